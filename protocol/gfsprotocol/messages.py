@@ -1,0 +1,732 @@
+"""Every control message, in one file: what clients, masters and chunk servers say to each other over the RPC channel.
+
+A frame is a msgpack array of :data:`Message`; see ``docs/formats.md``. Structs travel as arrays, so fields may only be
+added at the end, with a default. Paths and names are bytes, as POSIX has them; times are nanoseconds since the epoch;
+sizes and offsets are bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gfsprotocol.ids import ROOT_INODE
+
+PROTOCOL_VERSION = 1
+
+
+class Wire(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of plain values inside messages."""
+
+
+# ---------------------------------------------------------------------------------------------------------- hello
+
+
+class Hello(msgspec.Struct, array_like=True, frozen=True, tag=1):
+    """The first frame of either side. ``nonce`` is what the peer must answer to show that it knows the key."""
+
+    protocol_version: int
+    role: str
+    """``client``, ``chunkserver`` or ``master``: also which key proves the peer."""
+    name: bytes
+    """Who speaks: a client id, a server id or a node name."""
+    nonce: bytes
+    features: list[str] = []
+
+
+class Proof(msgspec.Struct, array_like=True, frozen=True, tag=2):
+    """The second frame: HMAC over both nonces and the role, with the key of that role."""
+
+    mac: bytes
+
+
+# ------------------------------------------------------------------------------------------------------ envelopes
+
+
+class Call(Wire, frozen=True):
+    """The identity of a mutation inside its client (RIFL, SOSP'15 §3): results below ``floor`` may be forgotten."""
+
+    number: int
+    floor: int
+    retry: bool = False
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
+    id: int
+    body: RequestBody
+    deadline_ms: int
+    """How long the sender will wait from now."""
+    user: tuple[int, ...] = ()
+    """uid, gid and supplementary groups; empty means the ones of the hello's process: root for servers."""
+    call: Call | None = None
+    minimum_sequence: int = 0
+    """Answer only from a state that contains the log up to here."""
+
+
+class Response(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
+    id: int
+    body: ReplyBody
+    sequence: int = 0
+    """The log sequence that the answer reflects."""
+
+
+class Notice(msgspec.Struct, array_like=True, frozen=True, tag=12, gc=False):
+    """A message that wants no answer."""
+
+    body: NoticeBody
+
+
+# -------------------------------------------------------------------------------------------------- shared values
+
+
+class Attributes(Wire, frozen=True):
+    """What ``stat`` shows. ``mode`` holds the file type and the permission bits, as ``st_mode``."""
+
+    inode: int
+    mode: int
+    links: int
+    uid: int
+    gid: int
+    size: int
+    accessed_ns: int
+    modified_ns: int
+    changed_ns: int
+    replication: int
+    chunk_bytes: int
+    open_writers: int
+    """How many clients have it open for writing."""
+
+
+class Entry(Wire, frozen=True):
+    """One line of a directory listing."""
+
+    name: bytes
+    attributes: Attributes
+
+
+class ServerAddress(Wire, frozen=True):
+    """Where a chunk server takes bulk data."""
+
+    server: int
+    host: str
+    port: int
+
+
+class ChunkLength(Wire, frozen=True):
+    """How many bytes of a chunk a writer has had acknowledged by all its replicas."""
+
+    index: int
+    chunk: int
+    length: int
+
+
+class ChunkLocation(Wire, frozen=True):
+    """Where one chunk of a file can be read. ``chunk`` 0 is a hole: zeros that no server stores."""
+
+    index: int
+    chunk: int
+    version: int
+    length: int
+    """Bytes recorded; beyond them the chunk reads as zeros up to the file's size."""
+    servers: tuple[int, ...]
+    token: bytes
+
+
+class Grant(Wire, frozen=True):
+    """The right to mutate a chunk for a while; :mod:`gfsprotocol.tokens` signs it."""
+
+    chunk: int
+    base_version: int
+    """Replicas with this version or more hold all that was acknowledged; 0 for a chunk that has no replica yet."""
+    version: int
+    inode: int
+    index: int
+    chunk_bytes: int
+    cut_length: int
+    """The replicas must be cut to this length before the first mutation; -1 for no cut."""
+    epoch: int
+    issued_ms: int
+    expires_ms: int
+    """On the issuing leader's token clock (milliseconds since its epoch began, monotonic)."""
+    members: tuple[ServerAddress, ...]
+    """The chain in order; the first is the primary."""
+
+
+class TrashEntry(Wire, frozen=True):
+    inode: int
+    path: bytes
+    """Where it was."""
+    deleted_ns: int
+    expires_ns: int
+    uid: int
+    is_directory: bool
+    size: int
+
+
+# ------------------------------------------------------------------------------------- requests: namespace (client)
+
+
+class PathRequest(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Base of requests that name a place: ``path`` below the inode ``base``."""
+
+    path: bytes
+    base: int = ROOT_INODE
+
+
+class Stat(PathRequest, frozen=True, tag=100):
+    """Reply: :class:`AttributesReply`. An empty path is the base itself."""
+
+    follow: bool = True
+
+
+class List(PathRequest, frozen=True, tag=101):
+    """Names greater than ``after``, in byte order. Reply: :class:`Listing`."""
+
+    after: bytes = b""
+    limit: int = 1000
+
+
+class ReadLink(PathRequest, frozen=True, tag=102):
+    """Reply: :class:`Data`."""
+
+
+class Mkdir(PathRequest, frozen=True, tag=103):
+    """``parents`` makes missing ancestors and accepts an existing directory, as ``mkdir -p``. Reply: AttributesReply."""
+
+    mode: int = 0o755
+    parents: bool = False
+
+
+class Create(PathRequest, frozen=True, tag=104):
+    """Makes a regular file, or opens the existing one. Reply: :class:`AttributesReply`.
+
+    ``exclusive`` refuses an existing one; ``truncate`` empties it; ``open`` registers the caller as a writer, to be
+    ended by :class:`Close`. ``anonymous`` makes a file without a name in the directory that the path names; it lives as
+    long as its writer, unless :class:`Publish` names it. 0 for replication and chunk_bytes takes the cluster's defaults.
+    """
+
+    mode: int = 0o644
+    replication: int = 0
+    chunk_bytes: int = 0
+    exclusive: bool = False
+    truncate: bool = False
+    open: bool = True
+    anonymous: bool = False
+
+
+class OpenForWrite(PathRequest, frozen=True, tag=105):
+    """Registers the caller as a writer of an existing file. Reply: AttributesReply."""
+
+    truncate: bool = False
+    follow: bool = True
+
+
+class Close(msgspec.Struct, array_like=True, frozen=True, tag=106, gc=False):
+    """Records lengths and ends one registration as a writer (HDFS calls it complete). Reply: AttributesReply."""
+
+    inode: int
+    chunks: tuple[ChunkLength, ...] = ()
+    size: int = -1
+    """The file grows to this size; -1 leaves it to the chunks' lengths."""
+    modified_ns: int = 0
+    """0 takes the master's clock."""
+
+
+class RecordLength(msgspec.Struct, array_like=True, frozen=True, tag=107, gc=False):
+    """Makes acknowledged bytes visible to readers; a size never shrinks by it. Reply: AttributesReply."""
+
+    inode: int
+    chunks: tuple[ChunkLength, ...]
+    size: int = -1
+
+
+class Publish(PathRequest, frozen=True, tag=108):
+    """Gives an anonymous file its name; ``replace`` puts it in place of an existing file. Reply: AttributesReply."""
+
+    inode: int = 0
+    replace: bool = False
+
+
+class Rename(PathRequest, frozen=True, tag=109):
+    """rename(2) and renameat2(2)'s NOREPLACE and EXCHANGE. Reply: Done."""
+
+    target: bytes = b""
+    target_base: int = ROOT_INODE
+    no_replace: bool = False
+    exchange: bool = False
+
+
+class Unlink(PathRequest, frozen=True, tag=110):
+    """Removes a name that is not a directory. Reply: Done."""
+
+
+class Rmdir(PathRequest, frozen=True, tag=111):
+    """Removes an empty directory. Reply: Done."""
+
+
+class RemoveTree(PathRequest, frozen=True, tag=112):
+    """Removes a file or a directory with all that is in it, in one step; space is reclaimed later. Reply: Done."""
+
+
+class MoveToTrash(PathRequest, frozen=True, tag=113):
+    """As RemoveTree, but kept for ``keep_seconds``. Reply: TrashReply."""
+
+    keep_seconds: int = 86400
+
+
+class Link(PathRequest, frozen=True, tag=114):
+    """Gives the file at ``path`` the second name ``target``. Reply: AttributesReply."""
+
+    target: bytes = b""
+    target_base: int = ROOT_INODE
+
+
+class Symlink(PathRequest, frozen=True, tag=115):
+    """Makes ``path`` a symbolic link to ``target``. Reply: AttributesReply."""
+
+    target: bytes = b""
+
+
+class SetAttributes(PathRequest, frozen=True, tag=116):
+    """Changes what is not None. A time of -1 is the master's now. Reply: AttributesReply."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    accessed_ns: int | None = None
+    modified_ns: int | None = None
+    size: int | None = None
+    follow: bool = True
+
+
+class SetReplication(PathRequest, frozen=True, tag=117):
+    """Reply: AttributesReply."""
+
+    replication: int = 3
+
+
+class SetXattr(PathRequest, frozen=True, tag=118):
+    """Reply: Done."""
+
+    name: bytes = b""
+    value: bytes = b""
+    create: bool = False
+    replace: bool = False
+    follow: bool = True
+
+
+class GetXattr(PathRequest, frozen=True, tag=119):
+    """Reply: Data."""
+
+    name: bytes = b""
+    follow: bool = True
+
+
+class ListXattrs(PathRequest, frozen=True, tag=120):
+    """Reply: Names."""
+
+    follow: bool = True
+
+
+class RemoveXattr(PathRequest, frozen=True, tag=121):
+    """Reply: Done."""
+
+    name: bytes = b""
+    follow: bool = True
+
+
+class ListTrash(msgspec.Struct, array_like=True, frozen=True, tag=122, gc=False):
+    """The caller's entries (all of them for uid 0), in order of deletion. Reply: Trash."""
+
+    after: int = 0
+    """The inode of the last entry seen; 0 to begin."""
+    limit: int = 1000
+
+
+class RestoreTrash(PathRequest, frozen=True, tag=123):
+    """Puts an entry back at ``path``, or where it was if that is empty. Reply: AttributesReply."""
+
+    inode: int = 0
+
+
+class EmptyTrash(msgspec.Struct, array_like=True, frozen=True, tag=124, gc=False):
+    """Removes the entries for good; none named means all of the caller's. Reply: Count."""
+
+    inodes: tuple[int, ...] = ()
+
+
+class Summarize(PathRequest, frozen=True, tag=125):
+    """Totals of a subtree, walked in slices. Reply: Summary."""
+
+
+class ListOpen(msgspec.Struct, array_like=True, frozen=True, tag=126, gc=False):
+    """Files that some client has open for writing, by inode. Reply: OpenFiles."""
+
+    after: int = 0
+    limit: int = 1000
+
+
+class CheckAccess(PathRequest, frozen=True, tag=127):
+    """``mask`` as access(2): 4 read, 2 write, 1 search. Reply: Done, or the error."""
+
+    mask: int = 0
+
+
+# ------------------------------------------------------------------------------------------ requests: data (client)
+
+
+class Locate(msgspec.Struct, array_like=True, frozen=True, tag=140, gc=False):
+    """Where the chunks ``first`` to ``first + count - 1`` are. Reply: Locations."""
+
+    path: bytes
+    base: int
+    first: int = 0
+    count: int = 16
+
+
+class AllocateChunk(msgspec.Struct, array_like=True, frozen=True, tag=141, gc=False):
+    """A new chunk at ``index``, or a lease on the one that is there. Reply: Lease.
+
+    ``replaced`` is a chunk just allocated by the caller on which nothing was acknowledged: it is dropped for another.
+    ``excluded`` are servers that failed the caller a moment ago.
+    """
+
+    inode: int
+    index: int
+    excluded: tuple[int, ...] = ()
+    replaced: int = 0
+
+
+class RenewLease(msgspec.Struct, array_like=True, frozen=True, tag=142, gc=False):
+    """A lease on an existing chunk: the running one if it is sound, else a new one. Reply: Lease.
+
+    ``failed`` are members that failed under ``version``: the master drops them from the set, with a new version.
+    """
+
+    inode: int
+    index: int
+    chunk: int
+    version: int
+    failed: tuple[int, ...] = ()
+
+
+class ReportCorrupt(msgspec.Struct, array_like=True, frozen=True, tag=143, gc=False):
+    """A reader saw bytes that do not match their digest; the master lets the server verify its replica. Reply: Done."""
+
+    chunk: int
+    version: int
+    server: int
+
+
+class KeepAlive(msgspec.Struct, array_like=True, frozen=True, tag=144, gc=False):
+    """The client lives: its open files stay open. Reply: Done."""
+
+
+class ClusterStatus(msgspec.Struct, array_like=True, frozen=True, tag=145, gc=False):
+    """Reply: Status."""
+
+
+class StatSpace(msgspec.Struct, array_like=True, frozen=True, tag=146, gc=False):
+    """Asks for the cluster's sizes only, as statfs(2). Reply: Space."""
+
+
+class ReleaseBrake(msgspec.Struct, array_like=True, frozen=True, tag=147, gc=False):
+    """The operator has looked: held-back deletions may go on. uid 0 only. Reply: Count."""
+
+
+# ------------------------------------------------------------------------------------------- requests: chunk server
+
+
+class DiskUsage(Wire, frozen=True):
+    path: str
+    total_bytes: int
+    free_bytes: int
+    chunks: int
+    failed: str
+    """Why the disk is out of use; empty while it works."""
+
+
+class Register(msgspec.Struct, array_like=True, frozen=True, tag=160, gc=False):
+    """A chunk server introduces itself; :class:`ChunkReport` follow. Reply: Registered."""
+
+    server: int
+    cluster: bytes
+    """16 bytes; empty for a new store, which then belongs to this cluster."""
+    host: str
+    port: int
+    disks: tuple[DiskUsage, ...]
+    highest_epoch: int
+    highest_chunk: int
+    """The largest chunk id stored: a master that has not allocated that far is older than the data."""
+    rack: str = ""
+
+
+class ChunkReport(msgspec.Struct, array_like=True, frozen=True, tag=161, gc=False):
+    """A slice of all replicas of a server, each 24 bytes little-endian: chunk id, version, length. Reply: Done."""
+
+    server: int
+    replicas: bytes
+    last: bool
+
+
+class Heartbeat(msgspec.Struct, array_like=True, frozen=True, tag=162, gc=False):
+    """Every second, or as soon as something happened. Reply: Orders."""
+
+    server: int
+    disks: tuple[DiskUsage, ...]
+    stored: bytes
+    """New or changed replicas since the last heartbeat, packed as in ChunkReport."""
+    dropped: tuple[int, ...]
+    """Chunks that this server has no more."""
+    corrupt: tuple[int, ...]
+    """Chunks whose replica here failed verification; it is kept but never served."""
+    finished: tuple[OrderResult, ...] = ()
+    connections: int = 0
+
+
+class OrderResult(Wire, frozen=True):
+    order: int
+    error: str
+    """Empty when done."""
+
+
+class ConfirmGrant(msgspec.Struct, array_like=True, frozen=True, tag=163, gc=False):
+    """The primary has brought all members of a grant to its version; mutations start when the reply comes. Reply: Done."""
+
+    server: int
+    chunk: int
+    version: int
+    length: int
+    """The common length of the replicas."""
+
+
+# -------------------------------------------------------------------------------------------------- orders (master)
+
+
+class ReplicateOrder(Wire, frozen=True, tag="replicate"):
+    """Copy a chunk from one of ``sources``."""
+
+    order: int
+    chunk: int
+    version: int
+    sources: tuple[ServerAddress, ...]
+    token: bytes
+
+
+class DeleteOrder(Wire, frozen=True, tag="delete"):
+    order: int
+    chunk: int
+    version: int
+    """Only a replica of this version or an older one is deleted."""
+
+
+class VerifyOrder(Wire, frozen=True, tag="verify"):
+    order: int
+    chunk: int
+
+
+Order = ReplicateOrder | DeleteOrder | VerifyOrder
+
+
+# ---------------------------------------------------------------------------------------------------------- replies
+
+
+class ErrorReply(msgspec.Struct, array_like=True, frozen=True, tag=200, gc=False):
+    code: int
+    message: str
+    hint: str = ""
+
+
+class Done(msgspec.Struct, array_like=True, frozen=True, tag=201, gc=False):
+    pass
+
+
+class AttributesReply(msgspec.Struct, array_like=True, frozen=True, tag=202, gc=False):
+    attributes: Attributes
+
+
+class Listing(msgspec.Struct, array_like=True, frozen=True, tag=203, gc=False):
+    entries: tuple[Entry, ...]
+    more: bool
+
+
+class Data(msgspec.Struct, array_like=True, frozen=True, tag=204, gc=False):
+    data: bytes
+
+
+class Names(msgspec.Struct, array_like=True, frozen=True, tag=205, gc=False):
+    names: tuple[bytes, ...]
+
+
+class Trash(msgspec.Struct, array_like=True, frozen=True, tag=206, gc=False):
+    entries: tuple[TrashEntry, ...]
+    more: bool
+
+
+class Count(msgspec.Struct, array_like=True, frozen=True, tag=207, gc=False):
+    count: int
+
+
+class Summary(msgspec.Struct, array_like=True, frozen=True, tag=208, gc=False):
+    files: int
+    directories: int
+    bytes: int
+    """File sizes, each inode once."""
+    stored_bytes: int
+    """Times the replication."""
+
+
+class OpenFile(Wire, frozen=True):
+    inode: int
+    path: bytes
+    size: int
+    writers: int
+
+
+class OpenFiles(msgspec.Struct, array_like=True, frozen=True, tag=209, gc=False):
+    files: tuple[OpenFile, ...]
+    more: bool
+
+
+class Locations(msgspec.Struct, array_like=True, frozen=True, tag=210, gc=False):
+    attributes: Attributes
+    chunks: tuple[ChunkLocation, ...]
+    servers: tuple[ServerAddress, ...]
+
+
+class Lease(msgspec.Struct, array_like=True, frozen=True, tag=211, gc=False):
+    grant: Grant
+    token: bytes
+    length: int
+    """Bytes of the chunk that are recorded."""
+    valid_ms: int
+    """How long the lease lasts from now."""
+
+
+class Space(msgspec.Struct, array_like=True, frozen=True, tag=212, gc=False):
+    total_bytes: int
+    free_bytes: int
+    used_bytes: int
+    inodes: int
+    chunks: int
+
+
+class ServerStatus(Wire, frozen=True):
+    server: int
+    host: str
+    port: int
+    alive: bool
+    last_heartbeat_seconds: float
+    chunks: int
+    disks: tuple[DiskUsage, ...]
+
+
+class Status(msgspec.Struct, array_like=True, frozen=True, tag=213, gc=False):
+    cluster: bytes
+    node: str
+    role: str
+    epoch: int
+    leader: str
+    sequence: int
+    committed_sequence: int
+    safe_mode: bool
+    brake: str
+    """Why deletions are held back; empty while they are not."""
+    inodes: int
+    chunks: int
+    under_replicated: int
+    missing: int
+    """Chunks of which no good replica is known."""
+    corrupt_replicas: int
+    pending_deletions: int
+    open_files: int
+    clients: int
+    servers: tuple[ServerStatus, ...]
+    replication: int = 3
+    uptime_seconds: float = 0.0
+
+
+class TrashReply(msgspec.Struct, array_like=True, frozen=True, tag=214, gc=False):
+    entry: TrashEntry
+
+
+class Registered(msgspec.Struct, array_like=True, frozen=True, tag=220, gc=False):
+    cluster: bytes
+    epoch: int
+    """0 while this master is not the leader."""
+    token_clock_ms: int
+    heartbeat_seconds: float
+
+
+class Orders(msgspec.Struct, array_like=True, frozen=True, tag=221, gc=False):
+    """What the master wants done; a chunk server refuses it from an epoch below the highest it has seen."""
+
+    epoch: int
+    token_clock_ms: int
+    orders: tuple[Order, ...]
+    report_again: bool = False
+    """The master does not know this server (any more): register and report all chunks."""
+
+
+RequestBody = (
+    Stat
+    | List
+    | ReadLink
+    | Mkdir
+    | Create
+    | OpenForWrite
+    | Close
+    | RecordLength
+    | Publish
+    | Rename
+    | Unlink
+    | Rmdir
+    | RemoveTree
+    | MoveToTrash
+    | Link
+    | Symlink
+    | SetAttributes
+    | SetReplication
+    | SetXattr
+    | GetXattr
+    | ListXattrs
+    | RemoveXattr
+    | ListTrash
+    | RestoreTrash
+    | EmptyTrash
+    | Summarize
+    | ListOpen
+    | CheckAccess
+    | Locate
+    | AllocateChunk
+    | RenewLease
+    | ReportCorrupt
+    | KeepAlive
+    | ClusterStatus
+    | StatSpace
+    | ReleaseBrake
+    | Register
+    | ChunkReport
+    | Heartbeat
+    | ConfirmGrant
+)
+ReplyBody = (
+    ErrorReply
+    | Done
+    | AttributesReply
+    | Listing
+    | Data
+    | Names
+    | Trash
+    | TrashReply
+    | Count
+    | Summary
+    | OpenFiles
+    | Locations
+    | Lease
+    | Space
+    | Status
+    | Registered
+    | Orders
+)
+NoticeBody = Done
+Message = Hello | Proof | Request | Response | Notice

@@ -1,0 +1,75 @@
+"""The control channel over an aiohttp WebSocket: the real thing behind :class:`gfsprotocol.channel.Channel`."""
+
+import asyncio
+
+import aiohttp
+from aiohttp import web
+
+from gfsprotocol.codec import FRAME_BYTES_MAX
+from gfsprotocol.errors import ConnectionLost, RemoteProtocolError
+
+RPC_PATH = "/rpc"
+PING_SECONDS = 10.0
+
+
+class WebSocketChannel:
+    """Frames as binary WebSocket messages."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse | web.WebSocketResponse, peer: str) -> None:
+        self._socket = socket
+        self._peer = peer
+
+    @property
+    def peer(self) -> str:
+        return self._peer
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            await self._socket.send_bytes(frame)
+        except (ConnectionError, RuntimeError, aiohttp.ClientError) as error:
+            raise ConnectionLost(f"the connection to {self._peer} broke: {error}") from error
+
+    async def receive(self) -> bytes:
+        message = await self._socket.receive()
+        match message.type:
+            case aiohttp.WSMsgType.BINARY:
+                return message.data  # type: ignore[no-any-return]
+            case aiohttp.WSMsgType.CLOSE | aiohttp.WSMsgType.CLOSING | aiohttp.WSMsgType.CLOSED:
+                raise ConnectionLost(f"{self._peer} closed the connection")
+            case aiohttp.WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
+                raise RemoteProtocolError(str(message.data))
+            case aiohttp.WSMsgType.ERROR:
+                raise ConnectionLost(f"the connection to {self._peer} broke: {message.data}")
+            case _:
+                raise RemoteProtocolError(f"a WebSocket message of type {message.type.name} is not a frame")
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+async def dial(session: aiohttp.ClientSession, address: str, connect_seconds: float) -> WebSocketChannel:
+    """A channel to the RPC endpoint of ``host:port``. ConnectionLost if there is none."""
+    try:
+        async with asyncio.timeout(connect_seconds):
+            socket = await session.ws_connect(
+                f"http://{address}{RPC_PATH}",
+                max_msg_size=FRAME_BYTES_MAX,
+                heartbeat=PING_SECONDS,
+                compress=0,
+            )
+    except TimeoutError as error:
+        raise ConnectionLost(f"{address} does not answer") from error
+    except aiohttp.WSServerHandshakeError as error:
+        raise ConnectionLost(f"{address} is not a master: it answers HTTP status {error.status}") from error
+    except (aiohttp.ClientConnectorError, aiohttp.ClientOSError) as error:
+        raise ConnectionLost(f"{address}: {error.strerror or error}") from error
+    except aiohttp.ClientError as error:
+        raise ConnectionLost(f"{address}: {error}") from error
+    return WebSocketChannel(socket, address)
+
+
+async def upgrade(request: web.Request) -> tuple[WebSocketChannel, web.WebSocketResponse]:
+    """The server's side: the channel, and the response that the handler must return when it is done."""
+    response = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, heartbeat=PING_SECONDS, compress=False)
+    await response.prepare(request)
+    return WebSocketChannel(response, request.remote or "unknown"), response
