@@ -1,0 +1,19 @@
+"""``gfs master``: one master node."""
+
+from gfscluster.flags import settings_command
+from gfsmaster.config import MasterConfig
+
+
+def _run(config: MasterConfig) -> int:
+    from gfsstandby.node import run
+
+    return run(config)
+
+
+command = settings_command(
+    "master",
+    MasterConfig,
+    _run,
+    "Runs one master node: it starts as a standby and becomes active by election. Logs go to stderr.\n\n"
+    "Every setting can stand in the configuration file, in the environment and in a flag; the later ones win.",
+)

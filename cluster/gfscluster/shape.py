@@ -1,0 +1,71 @@
+"""How large a cluster on one host is, and which names and ports its processes have."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from gfsprotocol.errors import ConfigurationError
+from gfsprotocol.ids import REPLICATION_MAX
+
+CHUNKSERVER_PORT_OFFSET: Final = 100
+MASTERS_MAX: Final = 9
+CHUNKSERVERS_MAX: Final = 100
+PORT_MAX: Final = 65535
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What ``gfs up`` was asked for. Masters listen on ``port_base`` and up, chunk servers 100 higher."""
+
+    masters: int
+    chunkservers: int
+    port_base: int
+    replication: int
+    host: str = "127.0.0.1"
+    begun: bool = False
+    """Whether the cluster's log has been started; only before that may an empty log be begun."""
+
+    def check(self) -> None:
+        """ConfigurationError if no cluster can look like this."""
+        if not 1 <= self.masters <= MASTERS_MAX:
+            raise ConfigurationError(f"--masters {self.masters}: between 1 and {MASTERS_MAX} are possible")
+        if not 1 <= self.chunkservers <= CHUNKSERVERS_MAX:
+            raise ConfigurationError(
+                f"--chunkservers {self.chunkservers}: between 1 and {CHUNKSERVERS_MAX} are possible"
+            )
+        if not 1 <= self.replication <= REPLICATION_MAX:
+            raise ConfigurationError(f"--replication {self.replication}: between 1 and {REPLICATION_MAX} are possible")
+        if self.replication > self.chunkservers:
+            raise ConfigurationError(
+                f"--replication {self.replication} needs as many chunk servers, but there are {self.chunkservers}"
+            )
+        last = self.chunkserver_port(self.chunkservers - 1)
+        if self.port_base < 1 or last > PORT_MAX:
+            raise ConfigurationError(f"--port-base {self.port_base}: ports {self.port_base} to {last} are not possible")
+
+    @property
+    def master_names(self) -> list[str]:
+        return [f"master-{index + 1}" for index in range(self.masters)]
+
+    @property
+    def chunkserver_names(self) -> list[str]:
+        return [f"chunkserver-{index + 1}" for index in range(self.chunkservers)]
+
+    @property
+    def master_addresses(self) -> list[str]:
+        return [f"{self.host}:{self.master_port(index)}" for index in range(self.masters)]
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where each process listens, by its name."""
+        masters = {name: (self.host, self.master_port(index)) for index, name in enumerate(self.master_names)}
+        servers = {name: (self.host, self.chunkserver_port(index)) for index, name in enumerate(self.chunkserver_names)}
+        return masters | servers
+
+    def master_port(self, index: int) -> int:
+        return self.port_base + index
+
+    def chunkserver_port(self, index: int) -> int:
+        return self.port_base + CHUNKSERVER_PORT_OFFSET + index
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
