@@ -28,7 +28,10 @@ class MasterConfig(Settings):
     )
     replication: int = Field(3, ge=1, le=REPLICATION_MAX, description="Copies of a new file's chunks.")
     min_replicas: int = Field(
-        2, ge=1, le=REPLICATION_MAX, description="Writes with fewer live copies are refused (never more than the file's)."
+        2,
+        ge=1,
+        le=REPLICATION_MAX,
+        description="Writes with fewer live copies are refused (never more than the file's).",
     )
     chunk_bytes: int = Field(
         CHUNK_BYTES_DEFAULT, ge=CHUNK_BYTES_MIN, le=CHUNK_BYTES_MAX, description="Chunk size of new files, in bytes."
