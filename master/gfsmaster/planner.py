@@ -15,7 +15,6 @@ from gfsmaster.state import ROOT_SLOT, State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import (
     AlreadyExists,
-    Busy,
     DirectoryNotEmpty,
     FileTooLarge,
     InvalidArgument,
@@ -384,7 +383,7 @@ class Planner:
             self.namespace.require(directory_slot, user, READ | WRITE | SEARCH, path)
             seen += len(directory)
             if seen > SUBTREE_CHECK_ENTRIES_MAX:
-                raise Busy(
+                raise NotPermitted(
                     f"{shown(path)}: more than {SUBTREE_CHECK_ENTRIES_MAX} entries, whose permissions cannot be checked "
                     "at once: remove its parts, or remove it as root"
                 )
@@ -404,7 +403,9 @@ class Planner:
         self._check_subtree(place.slot, user, body.path)
         parent = self._inodes.ids[place.parent]
         if place.slot in self._state.trash:
-            raise Busy(f"{shown(body.path)}: another name of this file is in the trash; restore or empty that first")
+            raise NotPermitted(
+                f"{shown(body.path)}: another name of this file is in the trash; restore or empty that first"
+            )
         path = self._inodes.path_of(place.parent).rstrip(b"/") + b"/" + place.name
         expires_ns = now_ns + body.keep_seconds * 10**9
         return (op.TrashName(parent, place.name, path, user[0] if user else 0, expires_ns),)

@@ -426,6 +426,7 @@ class State:
         chunk = self.chunks.claim(operation.chunk)
         self.chunks.inode[chunk] = slot
         self.chunks.index[chunk] = operation.index
+        self.chunks.version[chunk] = 1
         self._sum.new_chunk(chunk)
         self.inodes.set_chunk(slot, operation.index, chunk)
         return Count(operation.chunk)

@@ -1,0 +1,307 @@
+"""What chunk servers say of themselves: who lives, and which replicas they hold. Soft state, never logged. Pure.
+
+Replica sets are interned: a chunk costs four bytes here, the number of a set of servers. Chunk servers are the truth
+about replicas (GFS §2.6.1); this is the master's latest picture of it, and nothing is deleted on an incomplete one.
+
+Invariants:
+
+- a server stands in a chunk's set only with a replica whose version is at least the logged one;
+- a replica known to be corrupt or stale is in ``corrupt`` or ``stale`` and not in the set;
+- set 0 is the empty set.
+"""
+
+import struct
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gfsmaster.state import State
+from gfsprotocol import messages as msg
+
+REPLICA: Final = struct.Struct("<QQQ")
+ORPHANS_BRAKE_MIN: Final = 1000
+ORPHANS_BRAKE_SHARE: Final = 0.25
+
+
+@dataclass(slots=True)
+class Server:
+    """A chunk server. ``heard`` is the monotonic time of its last sign of life, in seconds."""
+
+    number: int
+    server: int
+    host: str
+    port: int
+    rack: str
+    heard: float
+    alive: bool = True
+    disks: tuple[msg.DiskUsage, ...] = ()
+    chunks: int = 0
+    reported: bool = False
+    """Whether its full report has been heard to the end."""
+    seen: bytearray | None = None
+    """While a full report runs: one byte per chunk slot."""
+    deletions: dict[int, int] = field(default_factory=dict)
+    """Chunks whose replica here may go: id -> highest version to delete."""
+    orphans: dict[int, int] = field(default_factory=dict)
+    """Replicas of chunks that the namespace does not know: id -> version."""
+    writes: int = 0
+    """New chunks placed since the last heartbeat; spreads allocations between heartbeats."""
+
+    @property
+    def address(self) -> msg.ServerAddress:
+        return msg.ServerAddress(self.server, self.host, self.port)
+
+    @property
+    def free_bytes(self) -> int:
+        return sum(disk.free_bytes for disk in self.disks if not disk.failed)
+
+
+class Fleet:
+    """All chunk servers and where each chunk's replicas are."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._chunks = state.chunks
+        self.servers: list[Server] = []
+        self.by_id: dict[int, Server] = {}
+        self.replicas = array("I", [0])
+        """Number of the replica set, by chunk slot."""
+        self.sets: list[tuple[int, ...]] = [()]
+        self._set_numbers: dict[tuple[int, ...], int] = {(): 0}
+        self._with: dict[tuple[int, int], int] = {}
+        self._without: dict[tuple[int, int], int] = {}
+        self.alive_counts = [0]
+        """Servers alive in each set."""
+        self.located = 0
+        """Chunks with a replica on some server, alive or not."""
+        self.corrupt: dict[int, set[int]] = {}
+        self.stale: dict[int, dict[int, int]] = {}
+        self.short: set[tuple[int, int]] = set()
+        """(slot, server number) of replicas once reported shorter than recorded; the second time they are stale."""
+        self.suspects: dict[int, list[int]] = {}
+        """By server number: chunks that it shall verify."""
+        self.versions: dict[int, int] = {}
+        """Chunks that some replica holds in a newer version than the log: the next grant must go beyond it."""
+        self.brake = ""
+
+    # ------------------------------------------------------------------------------------------------- replica sets
+
+    def _number(self, members: tuple[int, ...]) -> int:
+        found = self._set_numbers.get(members)
+        if found is None:
+            found = self._set_numbers[members] = len(self.sets)
+            self.sets.append(members)
+            self.alive_counts.append(sum(self.servers[number].alive for number in members))
+        return found
+
+    def _grow(self, slot: int) -> None:
+        if slot >= len(self.replicas):
+            self.replicas.extend([0] * (max(slot + 1, len(self._chunks.ids)) - len(self.replicas)))
+
+    def set_number(self, slot: int) -> int:
+        return self.replicas[slot] if slot < len(self.replicas) else 0
+
+    def _assign(self, slot: int, number: int) -> None:
+        before = self.replicas[slot]
+        self.located += bool(number) - bool(before)
+        self.replicas[slot] = number
+
+    def add(self, slot: int, server: Server) -> None:
+        """The server holds a good replica of the chunk in ``slot``."""
+        self._grow(slot)
+        before = self.replicas[slot]
+        after = self._with.get((before, server.number))
+        if after is None:
+            members = tuple(sorted({*self.sets[before], server.number}))
+            after = self._with[(before, server.number)] = self._number(members)
+        if after != before:
+            server.chunks += 1
+            self._assign(slot, after)
+
+    def remove(self, slot: int, server: Server) -> None:
+        """The server holds no good replica of the chunk in ``slot`` (any more)."""
+        before = self.set_number(slot)
+        after = self._without.get((before, server.number))
+        if after is None:
+            members = tuple(number for number in self.sets[before] if number != server.number)
+            after = self._without[(before, server.number)] = self._number(members)
+        if after != before:
+            server.chunks -= 1
+            self._assign(slot, after)
+
+    def set_members(self, slot: int, members: Iterable[Server]) -> None:
+        """Exactly these servers hold a good replica; those that did before are stale now."""
+        self._grow(slot)
+        kept = {member.number for member in members}
+        for number in self.sets[self.replicas[slot]]:
+            if number not in kept:
+                self.remove(slot, self.servers[number])
+                self.stale.setdefault(slot, {})[number] = self._chunks.version[slot] - 1
+        for number in kept:
+            self.add(slot, self.servers[number])
+        self.versions.pop(slot, None)
+
+    def forget_chunk(self, slot: int, chunk: int, version: int) -> None:
+        """The chunk was freed: every replica of it may be deleted."""
+        holders = set(self.sets[self.set_number(slot)])
+        for number in holders:
+            self.remove(slot, self.servers[number])
+        holders.update(self.stale.pop(slot, {}), self.corrupt.pop(slot, ()))
+        highest = max(version, self.versions.pop(slot, 0)) + 1
+        for number in holders:
+            self.servers[number].deletions[chunk] = highest
+
+    def holders(self, slot: int) -> list[Server]:
+        """The live servers with a good replica."""
+        servers = self.servers
+        return [servers[number] for number in self.sets[self.set_number(slot)] if servers[number].alive]
+
+    def alive_count(self, slot: int) -> int:
+        return self.alive_counts[self.set_number(slot)]
+
+    # ------------------------------------------------------------------------------------------- what servers say
+
+    def register(self, message: msg.Register, now: float) -> Server:
+        """A server introduces itself; its full report follows."""
+        server = self.by_id.get(message.server)
+        if server is None:
+            server = Server(len(self.servers), message.server, message.host, message.port, message.rack, now)
+            self.servers.append(server)
+            self.by_id[message.server] = server
+        server.host, server.port, server.rack = message.host, message.port, message.rack
+        server.disks = message.disks
+        server.heard = now
+        server.reported = False
+        server.seen = bytearray(len(self._chunks.ids))
+        server.orphans.clear()
+        self._set_alive(server, alive=True)
+        if message.highest_chunk > self._chunks.last_id:
+            self.brake = self.brake or (
+                f"chunk server {message.host}:{message.port} stores chunk {message.highest_chunk}, but this master has "
+                f"only given out {self._chunks.last_id}: its metadata is older than the data"
+            )
+        return server
+
+    def report(self, server: Server, replicas: bytes, last: bool) -> None:
+        """One slice of a full report."""
+        for chunk, version, length in REPLICA.iter_unpack(replicas):
+            slot = self._chunks.slot_of(chunk)
+            if not slot:
+                server.orphans[chunk] = version
+                continue
+            if server.seen is not None and slot < len(server.seen):
+                server.seen[slot] = 1
+            self._take(server, slot, version, length)
+        if last:
+            self._finish_report(server)
+
+    def _finish_report(self, server: Server) -> None:
+        seen, server.seen = server.seen, None
+        if seen is not None and server.chunks:
+            holding = [server.number in members for members in self.sets]
+            for slot, number in enumerate(self.replicas):
+                if holding[number] and slot < len(seen) and not seen[slot]:
+                    self.remove(slot, server)
+        server.reported = True
+        orphans = len(server.orphans)
+        if orphans > max(ORPHANS_BRAKE_MIN, ORPHANS_BRAKE_SHARE * (server.chunks + orphans)):
+            self.brake = self.brake or (
+                f"chunk server {server.host}:{server.port} stores {orphans} chunks that the namespace does not know, "
+                f"next to {server.chunks} that it does"
+            )
+
+    def heartbeat(self, message: msg.Heartbeat, now: float) -> Server | None:
+        """What changed on a server; None if it has not registered."""
+        server = self.by_id.get(message.server)
+        if server is None:
+            return None
+        server.heard = now
+        server.disks = message.disks
+        server.writes = 0
+        self._set_alive(server, alive=True)
+        for chunk, version, length in REPLICA.iter_unpack(message.stored):
+            slot = self._chunks.slot_of(chunk)
+            if slot:
+                self._take(server, slot, version, length)
+            elif chunk <= self._chunks.last_id:
+                server.deletions[chunk] = version
+        for chunk in message.dropped:
+            server.deletions.pop(chunk, None)
+            server.orphans.pop(chunk, None)
+            slot = self._chunks.slot_of(chunk)
+            if slot:
+                self.remove(slot, server)
+                self.corrupt.get(slot, set()).discard(server.number)
+                self.stale.get(slot, {}).pop(server.number, None)
+        for chunk in message.corrupt:
+            slot = self._chunks.slot_of(chunk)
+            if slot:
+                self.remove(slot, server)
+                self.corrupt.setdefault(slot, set()).add(server.number)
+        return server
+
+    def _take(self, server: Server, slot: int, version: int, length: int) -> None:
+        """A server holds this replica. Reports may be older than what the log already knows (HDFS-17453)."""
+        chunks = self._chunks
+        if version < chunks.version[slot]:
+            self.remove(slot, server)
+            self.stale.setdefault(slot, {})[server.number] = version
+            return
+        if length < chunks.length[slot]:
+            if (slot, server.number) in self.short:
+                self.short.discard((slot, server.number))
+                self.remove(slot, server)
+                self.corrupt.setdefault(slot, set()).add(server.number)
+                return
+            self.short.add((slot, server.number))
+            self.suspects.setdefault(server.number, []).append(chunks.ids[slot])
+        else:
+            self.short.discard((slot, server.number))
+        if version > chunks.version[slot]:
+            self.versions[slot] = max(version, self.versions.get(slot, 0))
+        if slot in self.stale:
+            self.stale[slot].pop(server.number, None)
+            if not self.stale[slot]:
+                del self.stale[slot]
+        if slot in self.corrupt:
+            self.corrupt[slot].discard(server.number)
+            if not self.corrupt[slot]:
+                del self.corrupt[slot]
+        self.add(slot, server)
+
+    # --------------------------------------------------------------------------------------------------- liveness
+
+    def _set_alive(self, server: Server, alive: bool) -> None:
+        if server.alive == alive:
+            return
+        server.alive = alive
+        for number, members in enumerate(self.sets):
+            if server.number in members:
+                self.alive_counts[number] += 1 if alive else -1
+
+    def tick(self, now: float, silent_seconds: float) -> list[Server]:
+        """Declares dead who has been silent for too long; returns who just died."""
+        died = [server for server in self.servers if server.alive and now - server.heard > silent_seconds]
+        for server in died:
+            self._set_alive(server, alive=False)
+        return died
+
+    def lost_connection(self, server: Server) -> None:
+        """Its connection broke: new data goes elsewhere until it is heard again, nothing is copied yet."""
+        self._set_alive(server, alive=False)
+
+    def alive(self) -> list[Server]:
+        return [server for server in self.servers if server.alive]
+
+    def release_brake(self) -> int:
+        """A person has looked: what was held back is deleted. Returns how many replicas that are."""
+        self.brake = ""
+        count = 0
+        for server in self.servers:
+            known = {chunk: version for chunk, version in server.orphans.items() if chunk <= self._chunks.last_id}
+            count += len(known)
+            server.deletions |= known
+            for chunk in known:
+                del server.orphans[chunk]
+        return count

@@ -1,0 +1,50 @@
+"""Write leases on chunks: who may mutate which chunk with which replicas, for how long. Soft state, pure.
+
+A lease is shared by all writers of a chunk: they reach the same primary, which orders their mutations (GFS §3.1). Safety
+does not rest on expiry but on versions: a replica set is changed only under a higher version, which every member of the
+new set has before anything is acknowledged under it. Expiry is what lets repair touch the chunk.
+"""
+
+from dataclasses import dataclass
+
+from gfsmaster.fleet import Server
+
+
+@dataclass(slots=True)
+class ChunkLease:
+    """``expires`` is monotonic seconds; ``base_version`` is what the members must have at least."""
+
+    base_version: int
+    version: int
+    members: list[Server]
+    cut_length: int
+    expires: float
+    confirmed: bool
+
+
+class Leases:
+    """By chunk slot."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self.lease_seconds = lease_seconds
+        self._by_chunk: dict[int, ChunkLease] = {}
+
+    def running(self, slot: int, now: float) -> ChunkLease | None:
+        lease = self._by_chunk.get(slot)
+        return lease if lease is not None and lease.expires > now else None
+
+    def last(self, slot: int) -> ChunkLease | None:
+        """The last lease given, even if it has expired."""
+        return self._by_chunk.get(slot)
+
+    def grant(self, slot: int, lease: ChunkLease) -> None:
+        self._by_chunk[slot] = lease
+
+    def end(self, slot: int) -> None:
+        """The chunk is gone, or its last writer has closed the file: repair need not wait."""
+        self._by_chunk.pop(slot, None)
+
+    def tick(self, now: float) -> None:
+        """Forgets what has been over for as long as it lasted."""
+        for slot in [slot for slot, lease in self._by_chunk.items() if lease.expires + self.lease_seconds < now]:
+            del self._by_chunk[slot]
