@@ -1,0 +1,122 @@
+"""``gfsclient cp``."""
+
+import posixpath
+import secrets
+import stat
+from typing import TYPE_CHECKING
+
+import click
+
+from gfsclient.cli.crew import Crew
+from gfsclient.cli.progress import Callback, ProgressBars, Total
+from gfsclient.cli.session import Failures, with_filesystem
+from gfsclient.cli.targets import target_in
+from gfsclient.cli.values import REMOTE, current_umask, joined
+from gfsclient.cli.walking import REGULAR, TYPE_MASK, is_directory, is_symlink
+from gfsprotocol.errors import AlreadyExists, InvalidArgument, IsADirectory
+from gfsprotocol.ids import MIB
+from gfsprotocol.messages import Attributes
+
+if TYPE_CHECKING:
+    from gfsclient.filesystem import FileSystem
+
+PIECE_BYTES = 4 * MIB
+
+
+@click.command("cp")
+@click.argument("sources", nargs=-1, required=True, type=REMOTE, metavar="SOURCE...")
+@click.argument("target", type=REMOTE)
+@click.option("-r", "--recursive", is_flag=True, help="Directories with all that is in them.")
+@click.option("-f", "--force", is_flag=True, help="Replace existing files, each only when the new one is whole.")
+@with_filesystem
+async def command(
+    files: "FileSystem", failures: Failures, sources: tuple[str, ...], target: str, recursive: bool, force: bool
+) -> None:
+    """Copies files inside the cluster. The bytes travel through this client, verified on the way."""
+    copy = Copy(files, failures, force)
+    with ProgressBars() as bars:
+        for source, destination in await target_in(files, sources, target):
+            with failures.of(source):
+                attributes = await files.stat(source)
+                if not is_directory(attributes):
+                    await copy.file(source, destination, attributes, bars.bar(source, attributes.size))
+                    continue
+                if not recursive:
+                    raise IsADirectory("is a directory: use -r to copy it with all that is in it")
+                if posixpath.normpath(destination).startswith(posixpath.normpath(source).rstrip("/") + "/"):
+                    raise InvalidArgument(f"cannot be copied into itself, {destination}")
+                total = Total(bars.bar(source))
+                async with Crew() as crew:
+                    await copy.directory(source, destination, attributes, crew, total)
+
+
+class Copy:
+    """One run of the command."""
+
+    def __init__(self, files: "FileSystem", failures: Failures, force: bool) -> None:
+        self._files = files
+        self._failures = failures
+        self._force = force
+        self._umask = current_umask()
+
+    async def directory(self, source: str, target: str, attributes: Attributes, crew: Crew, total: Total) -> None:
+        """Copies a directory with all that is in it."""
+        try:
+            await self._files.mkdir(target, mode=stat.S_IMODE(attributes.mode) & ~self._umask)
+        except AlreadyExists:
+            if not await self._files.is_dir(target):
+                raise
+        async for name, found in self._files.scandir(source):
+            path, destination = joined(source, name), joined(target, name)
+            with self._failures.of(path):
+                if is_symlink(found):
+                    await self._files.symlink(await self._files.readlink(path), destination)
+                elif is_directory(found):
+                    await self.directory(path, destination, found, crew, total)
+                else:
+                    await crew.take(self._counted(path, destination, found, total))
+
+    async def file(self, source: str, target: str, attributes: Attributes, progress: Callback | None) -> None:
+        """Copies a file; in place of an existing one only when it is whole."""
+        if attributes.mode & TYPE_MASK != REGULAR:
+            raise InvalidArgument("is neither a file nor a directory")
+        if not self._force:
+            await self._content(source, target, attributes, progress)
+            return
+        if await self._same_file(attributes, target):
+            raise InvalidArgument(f"and {target} are the same file")
+        directory, _, name = target.rpartition("/")
+        hidden = f"{directory}/.{name[:64]}.{secrets.token_hex(8)}.partial"
+        try:
+            await self._content(source, hidden, attributes, progress)
+            await self._files.rename(hidden, target)
+        except BaseException:
+            if await self._files.exists(hidden):
+                await self._files.remove(hidden)
+            raise
+
+    async def _content(self, source: str, target: str, attributes: Attributes, progress: Callback | None) -> None:
+        permissions = stat.S_IMODE(attributes.mode) & 0o777 & ~self._umask
+        async with (
+            await self._files.open(source, "rb") as original,
+            await self._files.open(
+                target,
+                "xb",
+                replication=attributes.replication,
+                chunk_bytes=attributes.chunk_bytes,
+                permissions=permissions,
+            ) as copy,
+        ):
+            done = 0
+            while piece := await original.read(PIECE_BYTES):
+                await copy.write(piece)
+                done += len(piece)
+                if progress is not None:
+                    progress(done, attributes.size)
+
+    async def _counted(self, source: str, target: str, attributes: Attributes, total: Total) -> None:
+        with self._failures.of(source):
+            await self.file(source, target, attributes, total.part())
+
+    async def _same_file(self, attributes: Attributes, target: str) -> bool:
+        return await self._files.exists(target) and (await self._files.stat(target)).inode == attributes.inode
