@@ -3,18 +3,13 @@
 import os
 from pathlib import Path
 
+from gfsclient.config import current_file
 from gfscluster.layout import Layout
-
-
-def pointer() -> Path:
-    """``$XDG_STATE_HOME/gfs/current``, which gfsclient reads too."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "gfs" / "current"
 
 
 def point_to(place: Layout) -> None:
     """Makes this cluster the current one."""
-    file = pointer()
+    file = current_file()
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".current.{os.getpid()}")
     temporary.write_text(f"{place.client_file}\n")
@@ -24,7 +19,7 @@ def point_to(place: Layout) -> None:
 def client_file() -> Path | None:
     """The current cluster's client.toml."""
     try:
-        return Path(pointer().read_text().strip())
+        return Path(current_file().read_text().strip())
     except FileNotFoundError:
         return None
 
@@ -32,4 +27,4 @@ def client_file() -> Path | None:
 def forget(place: Layout) -> None:
     """Removes the pointer if it names this cluster."""
     if client_file() == place.client_file:
-        pointer().unlink(missing_ok=True)
+        current_file().unlink(missing_ok=True)

@@ -73,6 +73,7 @@ def read_shape(layout: Layout) -> Shape:
 
 def create(layout: Layout, shape: Shape) -> None:
     """Makes the directory of a new cluster; ``cluster.toml`` comes last, so a crash leaves no half cluster behind."""
+    _check_name(layout.directory)
     _make_directory(layout.directory)
     strangers = sorted(entry.name for entry in layout.directory.iterdir() if entry.name not in _OURS_BEFORE_START)
     if strangers:
@@ -116,6 +117,15 @@ def write_private(file: Path, text: str) -> None:
 
 
 _OURS_BEFORE_START = {"config", "logs", "run", "secret", "client.toml", "launcher.lock"}
+
+
+def _check_name(directory: Path) -> None:
+    """The path stands in configuration files and in the journal's URL, where not every name can."""
+    name = str(directory)
+    if not name.isprintable() or "?" in name:
+        raise ConfigurationError(
+            f"{name!r} cannot hold a cluster: control characters, '?' and non-UTF-8 are not allowed"
+        )
 
 
 def _make_directory(directory: Path) -> None:

@@ -31,10 +31,8 @@ class Started:
 def start_all(place: Layout, shape: Shape, ready_seconds: float, stop: threading.Event) -> Started | None:
     """Starts everything and waits until it is ready; None if ``stop`` was set meanwhile.
 
-    AddressInUse before anything is started; StartupError if a process dies or the cluster is not ready in time: what
-    was started is ended then.
+    StartupError if a process dies or the cluster is not ready in time: what was started is ended then.
     """
-    check_ports(shape)
     for record in processes.recorded(place):
         processes.forget(place, record.name)
     deadline = time.monotonic() + ready_seconds
@@ -88,7 +86,7 @@ def _wait(
     stop: threading.Event,
     servers: int,
 ) -> Status | None:
-    """The leader's status once ``servers`` chunk servers have registered and safe mode is over; None if ``stop`` was set."""
+    """The leader's status once ``servers`` chunk servers are there and safe mode is over; None if ``stop`` was set."""
     key = layout.key_of(place)
     addresses = [
         f"{host}:{port}" for name, (host, port) in shape.addresses.items() if name in children and "master" in name

@@ -69,6 +69,7 @@ def command(
     stop = _stop_on_signals()
     with _only_launcher(place):
         _refuse_if_running(place)
+        startup.check_ports(shape)
         if not place.exists():
             layout.create(place, shape)
         children = startup.start_all(place, shape, ready_seconds, stop)

@@ -1,6 +1,7 @@
 """Local input that may never end, read beside the event loop."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -36,7 +37,8 @@ async def fed(read: Callable[[], bytes]) -> AsyncIterator[bytes]:
                 piece = error
             if stopped.is_set():
                 return
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            with contextlib.suppress(RuntimeError):  # the loop was closed this moment: nobody waits for the piece
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
     threading.Thread(target=fetch, name="input", daemon=True).start()
     try:
