@@ -34,7 +34,10 @@ class Server:
     port: int
     rack: str
     heard: float
+    connected: bool = True
+    """Usable now: new data may go there, and readers are sent there first."""
     alive: bool = True
+    """Counted: a server that was just lost may be back in a moment, so nothing is copied before it is declared dead."""
     disks: tuple[msg.DiskUsage, ...] = ()
     chunks: int = 0
     reported: bool = False
@@ -142,20 +145,30 @@ class Fleet:
             self.add(slot, self.servers[number])
         self.versions.pop(slot, None)
 
-    def forget_chunk(self, slot: int, chunk: int, version: int) -> None:
-        """The chunk was freed: every replica of it may be deleted."""
+    def forget_chunk(self, slot: int, version: int) -> tuple[list[Server], int]:
+        """The chunk was freed: who holds replicas of it, and up to which version they may be deleted.
+
+        They are deleted by :meth:`delete`, once the record that freed the chunk is durable.
+        """
         holders = set(self.sets[self.set_number(slot)])
         for number in holders:
             self.remove(slot, self.servers[number])
         holders.update(self.stale.pop(slot, {}), self.corrupt.pop(slot, ()))
-        highest = max(version, self.versions.pop(slot, 0)) + 1
-        for number in holders:
-            self.servers[number].deletions[chunk] = highest
+        return [self.servers[number] for number in sorted(holders)], max(version, self.versions.pop(slot, 0)) + 1
+
+    def delete(self, chunk: int, version: int, servers: Iterable[Server]) -> None:
+        """Replicas of the chunk up to this version are to be deleted on these servers."""
+        for server in servers:
+            server.deletions[chunk] = max(version, server.deletions.get(chunk, 0))
 
     def holders(self, slot: int) -> list[Server]:
-        """The live servers with a good replica."""
+        """The usable servers with a good replica."""
         servers = self.servers
-        return [servers[number] for number in self.sets[self.set_number(slot)] if servers[number].alive]
+        return [servers[number] for number in self.sets[self.set_number(slot)] if servers[number].connected]
+
+    def all_holders(self, slot: int) -> list[Server]:
+        """Every server that held a good replica when it was last heard: better than no answer."""
+        return [self.servers[number] for number in self.sets[self.set_number(slot)]]
 
     def alive_count(self, slot: int) -> int:
         return self.alive_counts[self.set_number(slot)]
@@ -176,6 +189,7 @@ class Fleet:
         server.seen = bytearray(len(self._chunks.ids))
         server.orphans.clear()
         self._set_alive(server, alive=True)
+        server.connected = True
         if message.highest_chunk > self._chunks.last_id:
             self.brake = self.brake or (
                 f"chunk server {message.host}:{message.port} stores chunk {message.highest_chunk}, but this master has "
@@ -219,6 +233,7 @@ class Fleet:
         server.heard = now
         server.disks = message.disks
         server.writes = 0
+        server.connected = True
         self._set_alive(server, alive=True)
         for chunk, version, length in REPLICA.iter_unpack(message.stored):
             slot = self._chunks.slot_of(chunk)
@@ -284,15 +299,16 @@ class Fleet:
         """Declares dead who has been silent for too long; returns who just died."""
         died = [server for server in self.servers if server.alive and now - server.heard > silent_seconds]
         for server in died:
+            server.connected = False
             self._set_alive(server, alive=False)
         return died
 
     def lost_connection(self, server: Server) -> None:
         """Its connection broke: new data goes elsewhere until it is heard again, nothing is copied yet."""
-        self._set_alive(server, alive=False)
+        server.connected = False
 
-    def alive(self) -> list[Server]:
-        return [server for server in self.servers if server.alive]
+    def connected(self) -> list[Server]:
+        return [server for server in self.servers if server.connected]
 
     def release_brake(self) -> int:
         """A person has looked: what was held back is deleted. Returns how many replicas that are."""

@@ -56,11 +56,11 @@ class Granting:
         needed = min(self._limits.min_replicas, wanted)
         if len(members) >= needed:
             return
-        alive = self._fleet.alive()
+        alive = self._fleet.connected()
         full = [server for server in alive if server.free_bytes < chunk_bytes]
         if len(alive) >= needed and full:
             raise NoSpace(
-                f"no space left: {len(full)} of {len(alive)} chunk servers have no room for a chunk of {chunk_bytes} bytes"
+                f"no space left: {len(full)} of {len(alive)} chunk servers have no room for {chunk_bytes} more bytes"
             )
         raise TooFewServers(
             f"{len(members)} chunk servers are available, a write needs at least {needed} ({wanted} copies are wanted)"
@@ -85,7 +85,7 @@ class Granting:
         cut = self._state.chunks.cuts.get(slot, NO_CUT)
         if running is not None and cut == NO_CUT:
             members = {server.server for server in running.members}
-            is_sound = all(server.alive for server in running.members) and not members.intersection(failed)
+            is_sound = all(server.connected for server in running.members) and not members.intersection(failed)
             if is_sound or (0 < known_version < running.version and not members.intersection(failed)):
                 running.expires = now + self._leases.lease_seconds
                 return running
@@ -98,7 +98,7 @@ class Granting:
         recorded = state.chunks.version[slot]
         holders = self._fleet.holders(slot)
         if running is not None and not running.confirmed:
-            holders = [server for server in running.members if server.alive] or holders
+            holders = [server for server in running.members if server.connected] or holders
         members = [server for server in holders if server.server not in failed]
         wanted = state.inodes.replication(state.chunks.inode[slot])
         needed = min(self._limits.min_replicas, wanted)
@@ -122,7 +122,7 @@ class Granting:
         return lease
 
     def plan_confirmation(self, slot: int, version: int, now: float) -> op.SetChunkVersion | None:
-        """The primary has brought all members to ``version``; None if that is known already. LeaseLost if it is late."""
+        """All members have reached ``version``; None if that is known already. LeaseLost if it comes too late."""
         lease = self._leases.running(slot, now)
         if lease is None or lease.version != version:
             raise LeaseLost(f"version {version} of chunk {self._state.chunks.ids[slot]} was given up meanwhile")

@@ -16,7 +16,7 @@ _DIGESTED = struct.Struct("<QIIIQqqqIQHQ")
 
 
 class Inodes(SlotTable):
-    """All inodes. ``mode`` is ``st_mode``; times are nanoseconds; ``parent`` is the slot of the first link's directory."""
+    """All inodes. ``mode`` is ``st_mode``, times are nanoseconds, ``parent`` is the slot of a link's directory."""
 
     def __init__(self) -> None:
         super().__init__()

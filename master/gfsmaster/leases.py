@@ -1,8 +1,8 @@
 """Write leases on chunks: who may mutate which chunk with which replicas, for how long. Soft state, pure.
 
-A lease is shared by all writers of a chunk: they reach the same primary, which orders their mutations (GFS §3.1). Safety
-does not rest on expiry but on versions: a replica set is changed only under a higher version, which every member of the
-new set has before anything is acknowledged under it. Expiry is what lets repair touch the chunk.
+A lease is shared by all writers of a chunk: they reach the same primary, which orders their mutations (GFS §3.1).
+Safety does not rest on expiry but on versions: a replica set is changed only under a higher version, which every
+member of the new set has before anything is acknowledged under it. Expiry is what lets repair touch the chunk.
 """
 
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ class Leases:
     def __init__(self, lease_seconds: float) -> None:
         self.lease_seconds = lease_seconds
         self._by_chunk: dict[int, ChunkLease] = {}
+        self._cut_versions: dict[int, int] = {}
 
     def running(self, slot: int, now: float) -> ChunkLease | None:
         lease = self._by_chunk.get(slot)
@@ -39,10 +40,17 @@ class Leases:
 
     def grant(self, slot: int, lease: ChunkLease) -> None:
         self._by_chunk[slot] = lease
+        if lease.cut_length >= 0:
+            self._cut_versions[slot] = lease.version
+
+    def was_cut_since(self, slot: int, version: int) -> bool:
+        """Whether bytes acknowledged under ``version`` and not yet recorded may have been cut off since."""
+        return version < self._cut_versions.get(slot, 0)
 
     def end(self, slot: int) -> None:
         """The chunk is gone, or its last writer has closed the file: repair need not wait."""
         self._by_chunk.pop(slot, None)
+        self._cut_versions.pop(slot, None)
 
     def tick(self, now: float) -> None:
         """Forgets what has been over for as long as it lasted."""

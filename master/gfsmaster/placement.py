@@ -12,7 +12,7 @@ def choose(
     avoided: Collection[int],
     used_racks: Collection[str] = (),
 ) -> list[Server]:
-    """Up to ``count`` servers, best first: alive, with room for the chunk, not in ``avoided`` (server ids).
+    """Up to ``count`` servers, best first: connected, with room for the chunk, not in ``avoided`` (server ids).
 
     Other racks before the same rack, then who was given fewest chunks since its last heartbeat, then most free space
     (GFS §4.2's two reasons: even space, and no server flooded because it is new).
@@ -20,7 +20,7 @@ def choose(
     candidates = [
         server
         for server in servers
-        if server.alive and server.server not in avoided and server.free_bytes >= chunk_bytes
+        if server.connected and server.server not in avoided and server.free_bytes >= chunk_bytes
     ]
     chosen: list[Server] = []
     racks = set(used_racks)

@@ -384,7 +384,7 @@ class Planner:
             seen += len(directory)
             if seen > SUBTREE_CHECK_ENTRIES_MAX:
                 raise NotPermitted(
-                    f"{shown(path)}: more than {SUBTREE_CHECK_ENTRIES_MAX} entries, whose permissions cannot be checked "
+                    f"{shown(path)}: more than {SUBTREE_CHECK_ENTRIES_MAX} entries, too many to check permissions "
                     "at once: remove its parts, or remove it as root"
                 )
             sticky = self._inodes.mode[directory_slot] & stat.S_ISVTX and not self.namespace.is_owner(

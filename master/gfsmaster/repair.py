@@ -95,8 +95,8 @@ class Repair:
             self.missing.add(slot)
         for queue in self._queues.values():
             queue.pop(slot, None)
-        if alive < wanted:
-            if alive and slot not in self._running and self.waiting < QUEUE_MAX:
+        if alive < wanted or len(fleet.holders(slot)) < wanted:
+            if 0 < alive < wanted and slot not in self._running and self.waiting < QUEUE_MAX:
                 self._queues.setdefault(alive, {})[slot] = None
             return []
         return self._surplus(slot, wanted)

@@ -205,7 +205,7 @@ class State:
         self.inodes.release(slot)
 
     def _drop_link(self, slot: int, parent: int) -> None:
-        """A name of ``slot`` under ``parent`` is gone: the file goes with its last name and writer; a tree is doomed."""
+        """A name under ``parent`` is gone: the file goes with its last name and writer; a tree is doomed."""
         inodes = self.inodes
         self._sum.touch_inode(slot)
         inodes.changed[slot] = self.time_ns

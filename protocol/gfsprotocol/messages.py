@@ -117,6 +117,8 @@ class ChunkLength(Wire, frozen=True):
     index: int
     chunk: int
     length: int
+    version: int = 0
+    """Under which it was acknowledged; a length from before a cut is refused."""
 
 
 class ChunkLocation(Wire, frozen=True):

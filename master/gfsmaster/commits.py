@@ -1,0 +1,147 @@
+"""Group commit: at most one commit in flight, in a thread; the next batch collects meanwhile.
+
+Invariants:
+
+- a reply leaves only when every record that it reflects is durable (``reply`` parks it until then);
+- batches are appended in order, each with the hash of the one before;
+- after any failure nothing is appended and no parked reply leaves, ever: ``failure`` is set and the leader ends.
+
+Atomic between awaits: ``submit`` and ``reply`` never await, so a record and its reply land in the same batch.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Protocol
+
+from gfsmaster.operations import Record, encode_record, join_records
+from gfsmaster.oplog import Batch, chain
+from gfsprotocol.errors import Busy, StartupError
+from gfsprotocol.messages import ReplyBody
+from gfsprotocol.rpc import Peer
+
+BATCH_BYTES_MAX: Final = 16 << 20
+BATCH_RECORDS_MAX: Final = 4096
+WAITING_RECORDS_MAX: Final = 65_536
+
+
+class Appender(Protocol):
+    """Where batches become durable; blocks."""
+
+    def append(self, batch: Batch) -> None:
+        """LogFenced if the epoch is over, LogFailed if the outcome is unknown."""
+
+    def renew(self, epoch: int) -> None:
+        """A sign of life; fails like append."""
+
+
+class Committer:
+    """Collects records and the replies that wait for them."""
+
+    def __init__(
+        self,
+        log: Appender,
+        executor: ThreadPoolExecutor,
+        epoch: int,
+        sequence: int,
+        last_hash: bytes,
+        on_start: Callable[[], Callable[[], None]],
+    ) -> None:
+        """``on_start`` is called when an append begins; what it returns, when that append has succeeded."""
+        self._on_start = on_start
+        self._log = log
+        self._executor = executor
+        self._epoch = epoch
+        self._hash = last_hash
+        self.submitted = sequence
+        self.committed = sequence
+        self.failure: StartupError | None = None
+        self._records: list[bytes] = []
+        self._parked: list[tuple[int, Peer, int, ReplyBody]] = []
+        self._after: list[tuple[int, Callable[[], None]]] = []
+        self._filled = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def check_room(self) -> None:
+        """Busy if too many records wait for the disk."""
+        if self.submitted - self.committed > WAITING_RECORDS_MAX:
+            raise Busy(f"{WAITING_RECORDS_MAX} changes wait for the operation log")
+
+    def submit(self, record: Record) -> None:
+        """Queues an applied record; it is the one after the last submitted."""
+        self._records.append(encode_record(record))
+        self.submitted += 1
+        self._idle.clear()
+        self._filled.set()
+
+    def reply(self, peer: Peer, request_id: int, body: ReplyBody) -> None:
+        """Answers as soon as all that was submitted so far is durable."""
+        if self.committed == self.submitted:
+            peer.respond(request_id, body, self.committed)
+        else:
+            self._parked.append((self.submitted, peer, request_id, body))
+
+    def when_durable(self, action: Callable[[], None]) -> None:
+        """Calls ``action`` as soon as all that was submitted so far is durable."""
+        if self.committed == self.submitted:
+            action()
+        else:
+            self._after.append((self.submitted, action))
+
+    async def drained(self) -> None:
+        """Returns when nothing waits for the log. The failure is raised if there was one."""
+        await self._idle.wait()
+        if self.failure is not None:
+            raise self.failure
+
+    async def run(self) -> None:
+        """Commits batch after batch. Ends by raising the failure: LogFenced or LogFailed."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._filled.wait()
+            batch = self._next_batch()
+            on_success = self._on_start()
+            try:
+                await loop.run_in_executor(self._executor, self._log.append, batch)
+            except StartupError as error:
+                self.failure = error
+                self._parked.clear()
+                self._after.clear()
+                self._idle.set()
+                raise
+            on_success()
+            self._hash = batch.hash
+            self.committed = batch.last
+            self._release()
+
+    def _next_batch(self) -> Batch:
+        count = size = 0
+        while count < min(len(self._records), BATCH_RECORDS_MAX) and size < BATCH_BYTES_MAX:
+            size += len(self._records[count])
+            count += 1
+        payload = join_records(self._records[:count])
+        del self._records[:count]
+        if not self._records:
+            self._filled.clear()
+        first, last = self.committed + 1, self.committed + count
+        return Batch(first, last, self._epoch, chain(self._hash, first, last, self._epoch, payload), payload)
+
+    def _release(self) -> None:
+        committed = self.committed
+        done = 0
+        for sequence, peer, request_id, body in self._parked:
+            if sequence > committed:
+                break
+            peer.respond(request_id, body, committed)
+            done += 1
+        del self._parked[:done]
+        done = 0
+        for sequence, action in self._after:
+            if sequence > committed:
+                break
+            action()
+            done += 1
+        del self._after[:done]
+        if self.committed == self.submitted:
+            self._idle.set()

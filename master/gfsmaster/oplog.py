@@ -1,0 +1,265 @@
+"""The operation log and the leadership row, in one SQL database: what is durable, and who may write it.
+
+Tables::
+
+    meta        name, value                  format, cluster
+    leadership  id = 1, epoch, holder, address, beat
+    log         first, last, epoch, hash, payload
+
+One row of ``log`` is one group commit; ``hash`` is BLAKE3 over the previous row's hash, the row's numbers and its
+payload, so a changed, missing or swapped row is found where it stands. The transaction that appends a row also updates
+``leadership WHERE epoch = mine``: no row, no append. That is the fence: an old leader cannot commit, however late it
+wakes up (HDFS fences its journal nodes by epoch in the same way).
+
+Everything here blocks; callers use a thread. Any failure of an append but the fence means that the outcome is unknown,
+and the process that asked must stop leading (``LogFailed``); it is never tried again on a log that may have lied.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from blake3 import blake3
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from gfsmaster.operations import LOG_FORMAT
+from gfsprotocol.errors import ConfigurationError, ForeignStore, LogDamaged, LogFailed, LogFenced, UnsupportedFormat
+
+SCHEMA_FORMAT: Final = "gfs operation log 1"
+_NUMBERS: Final = struct.Struct("<QQQ")
+GENESIS_HASH: Final = bytes(32)
+READ_ROWS: Final = 256
+
+_metadata = sa.MetaData()
+_meta = sa.Table(
+    "meta",
+    _metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.String(256), nullable=False),
+)
+_leadership = sa.Table(
+    "leadership",
+    _metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.String(256), nullable=False),
+    sa.Column("address", sa.String(256), nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+)
+_log = sa.Table(
+    "log",
+    _metadata,
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.LargeBinary(32), nullable=False),
+    sa.Column("payload", sa.LargeBinary, nullable=False),
+)
+
+_FENCE = sa.text("UPDATE leadership SET beat = beat + 1 WHERE id = 1 AND epoch = :epoch AND holder = :holder")
+_APPEND = sa.text(
+    "INSERT INTO log (first, last, epoch, hash, payload) VALUES (:first, :last, :epoch, :hash, :payload)"
+).bindparams(sa.bindparam("hash", type_=sa.LargeBinary), sa.bindparam("payload", type_=sa.LargeBinary))
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """One row of the log: records ``first`` to ``last``."""
+
+    first: int
+    last: int
+    epoch: int
+    hash: bytes
+    payload: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Leadership:
+    """Who leads; ``beat`` rises with every sign of life, ``holder`` is empty after a planned end."""
+
+    epoch: int
+    holder: str
+    address: str
+    beat: int
+
+
+def chain(previous: bytes, first: int, last: int, epoch: int, payload: bytes) -> bytes:
+    """The hash of a row."""
+    return blake3(previous + _NUMBERS.pack(first, last, epoch) + payload).digest()
+
+
+class OperationLog:
+    """A connection to the log's database. Safe to use from one thread at a time per method call."""
+
+    def __init__(self, url: str, node: str) -> None:
+        """``url`` as SQLAlchemy has it. ConfigurationError if it cannot be used."""
+        self._node = node
+        try:
+            parsed = sa.make_url(url)
+            self._engine = sa.create_engine(parsed, **_engine_options(parsed))
+        except (SQLAlchemyError, ImportError) as error:
+            raise ConfigurationError(f"the journal '{url}' cannot be used: {_reason(error)}") from error
+        self._where = parsed.database or url
+        if parsed.get_backend_name() == "sqlite":
+            sa.event.listen(self._engine, "connect", _configure_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def prepare(self, genesis: bool) -> bool:
+        """Creates the tables if there are none and ``genesis`` allows it. Returns whether the log is empty.
+
+        ForeignStore if the database is not a log of ours, UnsupportedFormat if it is newer, LogFailed if it cannot be
+        read or written.
+        """
+        try:
+            tables = set(sa.inspect(self._engine).get_table_names())
+            if not tables and not genesis:
+                raise ForeignStore(
+                    f"{self._where} holds no operation log; to begin a new cluster start one master with genesis"
+                )
+            if not tables:
+                self._create()
+            elif not {"meta", "log", "leadership"} <= tables:
+                raise ForeignStore(f"{self._where} is another program's database: it has tables {sorted(tables)[:5]}")
+            with self._engine.connect() as connection:
+                known = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).scalar()
+                if known != SCHEMA_FORMAT:
+                    raise UnsupportedFormat(
+                        f"{self._where} has format '{known}', this version knows '{SCHEMA_FORMAT}': "
+                        "use the version that wrote it"
+                    )
+                return connection.execute(sa.select(sa.func.count()).select_from(_log)).scalar() == 0
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be used: {_reason(error)}") from error
+
+    def _create(self) -> None:
+        with self._engine.begin() as connection:
+            _metadata.create_all(connection)
+            connection.execute(_meta.insert(), [{"name": "format", "value": SCHEMA_FORMAT}])
+            connection.execute(_leadership.insert(), [{"id": 1, "epoch": 0, "holder": "", "address": "", "beat": 0}])
+
+    def leadership(self) -> Leadership:
+        """Who leads now."""
+        try:
+            with self._engine.connect() as connection:
+                row = connection.execute(
+                    sa.select(_leadership.c.epoch, _leadership.c.holder, _leadership.c.address, _leadership.c.beat)
+                ).one()
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be read: {_reason(error)}") from error
+        return Leadership(row.epoch, row.holder, row.address, row.beat)
+
+    def campaign(self, seen: Leadership, address: str) -> Leadership | None:
+        """Takes the next epoch if nothing has changed since ``seen``; None if someone was faster, or lives."""
+        statement = (
+            sa.update(_leadership)
+            .where(_leadership.c.id == 1, _leadership.c.epoch == seen.epoch, _leadership.c.beat == seen.beat)
+            .values(epoch=seen.epoch + 1, holder=self._node, address=address, beat=seen.beat + 1)
+        )
+        try:
+            with self._engine.begin() as connection:
+                if connection.execute(statement).rowcount != 1:
+                    return None
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be written: {_reason(error)}") from error
+        return Leadership(seen.epoch + 1, self._node, address, seen.beat + 1)
+
+    def renew(self, epoch: int) -> None:
+        """One more beat. LogFenced if the epoch is over."""
+        self._fenced(epoch, None)
+
+    def append(self, batch: Batch) -> None:
+        """Appends a row durably, if its epoch still leads. LogFenced if not; LogFailed if the outcome is unknown."""
+        self._fenced(batch.epoch, batch)
+
+    def _fenced(self, epoch: int, batch: Batch | None) -> None:
+        try:
+            with self._engine.begin() as connection:
+                if connection.execute(_FENCE, {"epoch": epoch, "holder": self._node}).rowcount != 1:
+                    raise LogFenced(f"epoch {epoch} is over, another master leads")
+                if batch is not None:
+                    connection.execute(
+                        _APPEND,
+                        {
+                            "first": batch.first,
+                            "last": batch.last,
+                            "epoch": epoch,
+                            "hash": batch.hash,
+                            "payload": batch.payload,
+                        },
+                    )
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be written: {_reason(error)}") from error
+
+    def resign(self, epoch: int) -> None:
+        """A planned end: the next master need not wait for the lease."""
+        statement = (
+            sa.update(_leadership)
+            .where(_leadership.c.id == 1, _leadership.c.epoch == epoch, _leadership.c.holder == self._node)
+            .values(holder="", address="", beat=_leadership.c.beat + 1)
+        )
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(statement)
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be written: {_reason(error)}") from error
+
+    def read(self, after: int, previous: bytes) -> Iterator[Batch]:
+        """The rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
+
+        LogDamaged names the first records that cannot be trusted.
+        """
+        while rows := self._rows(after):
+            for batch in rows:
+                where = f"records {batch.first} to {batch.last} of {self._where}"
+                if batch.first != after + 1 or batch.last < batch.first:
+                    raise LogDamaged(f"{where} do not follow record {after}: records are missing")
+                if chain(previous, batch.first, batch.last, batch.epoch, batch.payload) != batch.hash:
+                    raise LogDamaged(
+                        f"{where} are damaged: their hash is wrong. Nothing was changed; restore the journal"
+                    )
+                yield batch
+                after, previous = batch.last, batch.hash
+
+    def _rows(self, after: int) -> list[Batch]:
+        statement = sa.select(_log).where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)
+        try:
+            with self._engine.connect() as connection:
+                rows = connection.execute(statement).all()
+        except SQLAlchemyError as error:
+            raise LogDamaged(
+                f"the journal {self._where} cannot be read after record {after}: {_reason(error)}"
+            ) from error
+        return [Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)) for row in rows]
+
+
+def _engine_options(url: sa.URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": 5.0, "check_same_thread": False}}
+    return {"pool_pre_ping": True}
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    """Durable commits, and transactions that we begin ourselves."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # Deferred: readers take no lock that a writer waits for, and our writing transactions write first of all, so none
+    # has to turn a read lock into a write lock.
+    connection.exec_driver_sql("BEGIN")
+
+
+def _reason(error: BaseException) -> str:
+    """A database error in one line."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+
+
+__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain"]
