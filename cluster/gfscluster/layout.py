@@ -124,7 +124,7 @@ def _check_name(directory: Path) -> None:
     name = str(directory)
     if not name.isprintable() or "?" in name:
         raise ConfigurationError(
-            f"{name!r} cannot hold a cluster: control characters, '?' and non-UTF-8 are not allowed"
+            f"{name!r} cannot hold a cluster: it has a control character, a '?' or no UTF-8"
         )
 
 
