@@ -1,0 +1,304 @@
+"""Mutations of one chunk, on their way to its replicas, whatever happens to them.
+
+A thread takes packets from a queue, streams them to the chunk's primary, and keeps each until every replica has
+acknowledged it. When a replica, the primary or the lease fails, it gets another lease from the master and goes on from
+the last acknowledged byte. The stream outlives its thread: when there is nothing to send for a while the session ends,
+and the next packet starts another one.
+
+All fields are guarded by the file's one condition (``changed``), which the writer shares; network and master calls are
+made without it.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from gfsclient.core import Core
+from gfsclient.leases import MASTER_SECONDS, ChunkLease
+from gfsclient.masters import backoff_seconds
+from gfsclient.session import Packet, WriteSession
+from gfsprotocol import bulk
+from gfsprotocol.checksums import segment_digests
+from gfsprotocol.errors import (
+    AvailabilityError,
+    ChunkNotFound,
+    ConnectionLost,
+    DataError,
+    GfsError,
+    LeaseLost,
+    RemoteProtocolError,
+    TooFewServers,
+)
+from gfsprotocol.messages import AttributesReply, ChunkLength, Lease, RecordLength
+
+IDLE_SECONDS: Final = 2.0
+WINDOW_PACKETS: Final = 8
+"""Packets sent and not acknowledged, per chunk."""
+
+
+class ChunkStream:
+    """The queue of one chunk's mutations and the thread that empties it."""
+
+    def __init__(self, core: Core, inode: int, index: int, changed: threading.Condition) -> None:
+        self.index = index
+        self.error: GfsError | None = None
+        self.is_running = False
+        self.is_unsynced = False
+        """Whether something acknowledged is not on stable storage yet."""
+        self.is_unrecorded = False
+        """Whether the master has not been told of something acknowledged."""
+        self.free: list[bytearray] = []
+        """Buffers of acknowledged packets, for the writer to take back."""
+        self._core = core
+        self._inode = inode
+        self._lease = ChunkLease(core, inode, index)
+        self._changed = changed
+        self._queue: deque[Packet] = deque()
+        self._unacknowledged: deque[Packet] = deque()
+        self._acknowledged_end = 0
+        self._finishing = False
+        self._abandoned = False
+        self._wake_reader: socket.socket | None = None
+        self._wake_writer: socket.socket | None = None
+        self._trouble_since: float | None = None
+        self._attempt = 0
+
+    # ----------------------------------------------------------------------------- for the writer, with the condition
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._queue) or bool(self._unacknowledged)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.is_running and not self.has_work
+
+    @property
+    def needs_sync(self) -> bool:
+        """Whether something will not be on stable storage when all that is under way is acknowledged."""
+        under_way = self._queue or self._unacknowledged
+        return not under_way[-1].sync if under_way else self.is_unsynced
+
+    def put(self, packet: Packet) -> None:
+        """Adds a mutation; :meth:`start` or :meth:`run` must follow if no thread is running."""
+        self._queue.append(packet)
+        self._finishing = False
+        self._wake()
+
+    def finish(self) -> None:
+        """The session is to end when all is acknowledged, without waiting for more."""
+        self._finishing = True
+        self._wake()
+
+    def start(self) -> None:
+        """Empties the queue in a thread, unless one does so already."""
+        if self.is_running or not self._queue:
+            return
+        self.is_running = True
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        threading.Thread(target=self._run, name=f"gfs-chunk-{self.index}", daemon=True).start()
+
+    def abandon(self) -> None:
+        """What is not sent yet is forgotten."""
+        self._abandoned = True
+        self.finish()
+
+    def run_here(self) -> None:
+        """Empties the queue in the caller's thread; to be called without the condition, and not while a thread runs."""
+        with self._changed:
+            self.is_running = True
+            self._finishing = True
+        self._run()
+
+    def recordable(self) -> ChunkLength | None:
+        """What the master should know of this chunk, if it does not know yet."""
+        lease = self._lease.current
+        if not self.is_unrecorded or lease is None:
+            return None
+        return ChunkLength(self.index, lease.grant.chunk, self._acknowledged_end)
+
+    def recorded(self, told: ChunkLength) -> None:
+        if told.length == self._acknowledged_end:
+            self.is_unrecorded = False
+
+    # ----------------------------------------------------------------------------------------------------- the thread
+
+    def _run(self) -> None:
+        try:
+            while self._goes_on():
+                lease = self._obtain_lease()
+                if lease is not None:
+                    self._serve_session(lease)
+        except GfsError as error:
+            self._end(error)
+        except BaseException as error:
+            self._end(GfsError(f"writing chunk {self.index} ended unexpectedly: {type(error).__name__}: {error}"))
+            raise
+
+    def _goes_on(self) -> bool:
+        """Whether there is something to send. If not the thread has ended, as far as others can tell."""
+        with self._changed:
+            if self._abandoned:
+                self._queue.clear()
+            if self._queue:
+                return True
+            self._stop()
+            return False
+
+    def _end(self, error: GfsError) -> None:
+        with self._changed:
+            self.error = error
+            self._stop()
+
+    def _stop(self) -> None:
+        self.is_running = False
+        for end in (self._wake_reader, self._wake_writer):
+            if end is not None:
+                end.close()
+        self._wake_reader = self._wake_writer = None
+        self._changed.notify_all()
+
+    def _obtain_lease(self) -> Lease | None:
+        """A lease, or None after a failure that is worth another try."""
+        deadline = (self._trouble_since or time.monotonic()) + self._core.config.deadline_seconds
+        try:
+            if self._lease.is_over:
+                self._record_first()
+            return self._lease.obtain(deadline, self._attempt)
+        except ChunkNotFound as error:
+            # Another client truncated the file: what was acknowledged is gone, as POSIX has it; what comes goes anew.
+            with self._changed:
+                self._lease = ChunkLease(self._core, self._inode, self.index)
+                self._acknowledged_end, self.is_unrecorded = 0, False
+            self._survive(error)
+        except (AvailabilityError, LeaseLost) as error:
+            self._survive(error)
+        return None
+
+    def _record_first(self) -> None:
+        """Tells the master what is acknowledged: under a new lease a chunk may be cut to its recorded length."""
+        with self._changed:
+            told = self.recordable()
+        if told is not None:
+            self._core.call(RecordLength(self._inode, (told,)), AttributesReply, MASTER_SECONDS)
+            with self._changed:
+                self.recorded(told)
+
+    def _serve_session(self, lease: Lease) -> None:
+        primary = lease.grant.members[0]
+        connection = None
+        try:
+            connection = self._core.pool.take(primary.host, primary.port)
+            self._pump(WriteSession(connection, lease, self._core.masters.client))
+            self._core.pool.give_back(primary.host, primary.port, connection)
+            connection = None
+        except (DataError, AvailabilityError, RemoteProtocolError) as error:
+            self._take_back()
+            with self._changed:
+                has_lost_nothing = not self._queue and isinstance(error, ConnectionLost)
+            if not has_lost_nothing:  # else the server ended an idle session, which is its right
+                self._lease.failed(error)
+                self._survive(error)
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _pump(self, session: WriteSession) -> None:
+        """Sends while there is something to send, takes answers as they come, and closes when nothing is left."""
+        while not session.is_closed:
+            packet = None if session.is_closing else self._next_packet()
+            if packet is not None:
+                if not packet.digests and packet.length:
+                    packet.digests = segment_digests(packet.offset, packet.payload)
+                session.send(packet)
+                if self._lease.renew_early():
+                    session.send_close()
+                self._take_answers(session)
+            elif session.is_waiting or session.is_closing:
+                with self._changed:
+                    finishing = self._finishing and not self._queue
+                if finishing and not session.is_closing:
+                    session.send_close()
+                if session.wait(self._wake_reader):
+                    self._take_answer(session)
+                self._take_answers(session)
+                self._drain_wake()
+            elif self._is_over(session):
+                session.send_close()
+
+    def _next_packet(self) -> Packet | None:
+        with self._changed:
+            if not self._queue or len(self._unacknowledged) >= WINDOW_PACKETS:
+                return None
+            packet = self._queue.popleft()
+            self._unacknowledged.append(packet)
+            return packet
+
+    def _is_over(self, session: WriteSession) -> bool:
+        """With nothing under way: whether the session should end, after a while of waiting for more."""
+        with self._changed:
+            if self._queue:
+                return False
+            if self._finishing or self._wake_reader is None:
+                return True
+        if session.wait(self._wake_reader, IDLE_SECONDS):
+            self._take_answer(session)
+        self._drain_wake()
+        with self._changed:
+            return not self._queue
+
+    def _take_answers(self, session: WriteSession) -> None:
+        while session.is_waiting and session.wait(None, 0.0):
+            self._take_answer(session)
+
+    def _take_answer(self, session: WriteSession) -> None:
+        answer = session.receive()
+        self._lease.opened()
+        if answer is None:
+            return
+        packet, ack = answer
+        self._lease.worked()
+        with self._changed:
+            self._trouble_since, self._attempt = None, 0
+            self._unacknowledged.popleft()
+            self.is_unsynced = not packet.sync
+            if packet.kind != bulk.SYNC:
+                self._acknowledged_end = max(self._acknowledged_end, ack.offset + packet.length)
+                self.is_unrecorded = True
+            if packet.buffer is not None:
+                self.free.append(packet.buffer)
+            self._changed.notify_all()
+
+    def _take_back(self) -> None:
+        """What was sent and not acknowledged goes to the head of the queue again, in its order."""
+        with self._changed:
+            self._queue.extendleft(reversed(self._unacknowledged))
+            self._unacknowledged.clear()
+
+    def _survive(self, error: GfsError) -> None:
+        """Waits a little before the next try; raises ``error`` if there is no time for one."""
+        now = time.monotonic()
+        if self._trouble_since is None:
+            self._trouble_since = now
+        if now - self._trouble_since > self._core.config.deadline_seconds:
+            raise error
+        # The first failure is answered at once; TooFewServers needs someone else to act first.
+        if self._attempt or isinstance(error, TooFewServers):
+            time.sleep(backoff_seconds(self._attempt))
+        self._attempt += 1
+
+    def _wake(self) -> None:
+        if self._wake_writer is not None:
+            with contextlib.suppress(BlockingIOError):  # a full pipe has woken the reader already
+                self._wake_writer.send(b"w")
+
+    def _drain_wake(self) -> None:
+        if self._wake_reader is not None:
+            with contextlib.suppress(BlockingIOError):
+                while len(self._wake_reader.recv(4096)) == 4096:
+                    pass

@@ -1,0 +1,109 @@
+"""What the parts of one client share: the masters, bulk connections, threads, and what is known about chunk servers.
+
+Metadata lives on the event loop, chunk data in threads (docs/decisions/0001); :meth:`Core.call` is the bridge from a
+thread to the masters.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, ParamSpec, TypeVar
+
+from gfsclient.config import ClientConfig
+from gfsclient.masters import Masters
+from gfsprotocol.bulksocket import BulkPool
+from gfsprotocol.errors import ConnectionLost, LocalProtocolError
+from gfsprotocol.messages import RequestBody, ServerAddress
+
+AVOID_SECONDS: Final = 20.0
+"""A chunk server that failed a request is asked last for so long."""
+CONNECT_SECONDS: Final = 3.0
+FETCH_THREADS: Final = 12
+
+_Reply = TypeVar("_Reply")
+_Result = TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")
+
+
+class Servers:
+    """Addresses of chunk servers, and which of them failed us lately. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._addresses: dict[int, ServerAddress] = {}
+        self._avoided_until: dict[int, float] = {}
+
+    def learn(self, addresses: Iterable[ServerAddress]) -> None:
+        with self._lock:
+            self._addresses.update((address.server, address) for address in addresses)
+
+    def address(self, server: int) -> ServerAddress | None:
+        with self._lock:
+            return self._addresses.get(server)
+
+    def failed(self, server: int) -> None:
+        """Ask ``server`` last for a while."""
+        with self._lock:
+            self._avoided_until[server] = time.monotonic() + AVOID_SECONDS
+
+    def worked(self, server: int) -> None:
+        if server in self._avoided_until:
+            with self._lock:
+                self._avoided_until.pop(server, None)
+
+    def in_order(self, servers: tuple[int, ...], chunk: int) -> list[int]:
+        """Whom to ask for ``chunk``: readers of one chunk agree (one page cache is warm), those of others spread."""
+        if not servers:
+            return []
+        turn = chunk % len(servers)
+        rotated = servers[turn:] + servers[:turn]
+        now = time.monotonic()
+        with self._lock:
+            return sorted(rotated, key=lambda server: self._avoided_until.get(server, 0.0) > now)
+
+
+class Core:
+    """The shared parts; made on the event loop that its masters belong to."""
+
+    def __init__(self, config: ClientConfig, masters: Masters) -> None:
+        self.config = config
+        self.masters = masters
+        self.loop = asyncio.get_running_loop()
+        self.pool = BulkPool(CONNECT_SECONDS)
+        self.servers = Servers()
+        self.fetchers = ThreadPoolExecutor(FETCH_THREADS, "gfs-fetch")
+        self._workers = ThreadPoolExecutor(config.threads, "gfs-file")
+        self._loop_thread = threading.get_ident()
+        self._closed = False
+
+    def submit(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> "Future[_Reply]":
+        """From any thread: asks the masters; the future gets the reply or the error."""
+        if self._closed:
+            raise ConnectionLost("the file system is closed")
+        return asyncio.run_coroutine_threadsafe(self.masters.expect(body, kind, deadline_seconds), self.loop)
+
+    def call(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> _Reply:
+        """From a thread that is not the event loop's: the masters' answer, or its error raised."""
+        if threading.get_ident() == self._loop_thread:
+            raise LocalProtocolError("a blocking call on the event loop's own thread")
+        return self.submit(body, kind, deadline_seconds).result()
+
+    async def in_thread(
+        self, function: "Callable[_Arguments, _Result]", *arguments: _Arguments.args, **named: _Arguments.kwargs
+    ) -> _Result:
+        """Runs blocking work in one of the client's threads."""
+        if self._closed:
+            raise ConnectionLost("the file system is closed")
+        return await self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named))
+
+    async def close(self) -> None:
+        """Ends threads and connections; what is under way is waited for, at most until its own deadline."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._workers.shutdown, True, cancel_futures=True)
+        await asyncio.to_thread(self.fetchers.shutdown, True, cancel_futures=True)
+        self.pool.close()
+        await self.masters.close()

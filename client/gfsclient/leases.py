@@ -1,0 +1,146 @@
+"""Leases on chunks: who may be written to, and whom to do without after a failure."""
+
+import time
+from concurrent.futures import Future
+from typing import Final
+
+from gfsclient.core import Core
+from gfsprotocol.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    GfsError,
+    InvalidArgument,
+    NoSpace,
+    RemoteProtocolError,
+    ReplicaFailed,
+    StaleHandle,
+)
+from gfsprotocol.messages import AllocateChunk, Lease, RenewLease
+
+LEASE_MARGIN: Final = 0.5
+"""The share of a lease's time after which it is renewed."""
+MASTER_SECONDS: Final = 5.0
+"""How long one question for a lease may take before it is asked anew, within the stream's own deadline."""
+SAME_LEASE_MAX: Final = 2
+"""After so many failures under one lease that name no culprit, the primary is taken for it."""
+
+
+class ChunkLease:
+    """The lease on one chunk of a file, and how to get the next one after a failure. One thread's at a time."""
+
+    def __init__(self, core: Core, inode: int, index: int) -> None:
+        self.current: Lease | None = None
+        self.is_unused = False
+        """Whether the chunk is new and no session on it was ever opened: then it can be exchanged for another."""
+        self._core = core
+        self._inode = inode
+        self._index = index
+        self._ends = 0.0
+        self._renew_at = 0.0
+        self._broken = False
+        self._failed: tuple[int, ...] = ()
+        self._excluded: tuple[int, ...] = ()
+        self._failures = 0
+        self._renewal: Future[Lease] | None = None
+        self._renewal_asked = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there was a lease, and another one is needed."""
+        return self.current is not None and (self._broken or time.monotonic() >= self._ends)
+
+    def obtain(self, deadline: float, attempt: int) -> Lease:
+        """A lease that should work, the running one if it is not known to be broken or over.
+
+        ``attempt`` counts the tries since the last success: every other one forgives the servers that failed, because
+        with too few left they may be all there is.
+        """
+        lease = self.current
+        if lease is not None and not self.is_over:
+            return lease
+        asked = time.monotonic()
+        forgiving = attempt % 2 == 1
+        seconds = min(MASTER_SECONDS, max(0.1, deadline - asked))
+        question = self._question(lease, forgiving)
+        try:
+            self._take(self._core.call(question, Lease, seconds), asked)
+        except (InvalidArgument, StaleHandle):
+            if not isinstance(question, AllocateChunk) or not question.replaced:
+                raise
+            # Someone else has written to the chunk meanwhile, or exchanged it: it is not ours alone.
+            self.is_unused = False
+            return self.obtain(deadline, attempt)
+        assert self.current is not None
+        return self.current
+
+    def renew_early(self) -> bool:
+        """Looks after the running lease without waiting; whether a newer token has come, to be used from now on."""
+        now = time.monotonic()
+        if self._renewal is not None and self._renewal.done():
+            renewal, self._renewal = self._renewal, None
+            if renewal.exception() is None:
+                lease = renewal.result()
+                if self.current is not None and lease.grant.version >= self.current.grant.version:
+                    self._take(lease, self._renewal_asked)
+                    return True
+        elif self._renewal is None and now > self._renew_at and self.current is not None:
+            grant = self.current.grant
+            self._renewal_asked = now
+            self._renew_at = now + MASTER_SECONDS
+            self._renewal = self._core.submit(
+                RenewLease(self._inode, self._index, grant.chunk, grant.version), Lease, MASTER_SECONDS
+            )
+        return False
+
+    def failed(self, error: GfsError) -> None:
+        """A session under the running lease ended with ``error``."""
+        lease = self.current
+        if lease is None:
+            return
+        self._broken = True
+        self._failures += 1
+        culprit = self._culprit(lease, error)
+        if culprit is None and self._failures > SAME_LEASE_MAX:
+            culprit = lease.grant.members[0].server
+        if culprit is not None:
+            self._failed = tuple(dict.fromkeys((*self._failed, culprit)))
+            self._excluded = tuple(dict.fromkeys((*self._excluded, culprit)))[-8:]
+            self._core.servers.failed(culprit)
+
+    def opened(self) -> None:
+        """A session was opened: from now on someone may have had something acknowledged on the chunk."""
+        self.is_unused = False
+
+    def worked(self) -> None:
+        """Something was acknowledged under the running lease."""
+        self._failures = 0
+
+    @staticmethod
+    def _culprit(lease: Lease, error: GfsError) -> int | None:
+        members = {member.server for member in lease.grant.members}
+        if error.hint.isdigit() and int(error.hint) in members:
+            return int(error.hint)
+        if isinstance(error, ConnectionLost | DeadlineExceeded | RemoteProtocolError | ReplicaFailed | NoSpace):
+            return lease.grant.members[0].server
+        return None
+
+    def _question(self, lease: Lease | None, forgiving: bool) -> AllocateChunk | RenewLease:
+        excluded = () if forgiving else self._excluded
+        if lease is None:
+            return AllocateChunk(self._inode, self._index, excluded)
+        grant = lease.grant
+        if self.is_unused and self._broken and self._failed:
+            return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
+        return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if forgiving else self._failed)
+
+    def _take(self, lease: Lease, asked: float) -> None:
+        seconds = lease.valid_ms / 1000
+        if self.current is None or self.current.grant.chunk != lease.grant.chunk:
+            self.is_unused = lease.grant.base_version == 0 and lease.length == 0
+        self.current = lease
+        self._ends = asked + seconds
+        self._renew_at = asked + seconds * LEASE_MARGIN
+        self._broken = False
+        self._failed = ()
+        self._renewal = None
+        self._core.servers.learn(lease.grant.members)

@@ -1,0 +1,141 @@
+"""The wire order of one write session: what was sent, and which answers are still to come.
+
+A session is opened, fed and closed without waiting for anything; answers come in order. That makes a small file one
+round trip, and a large one a stream.
+"""
+
+import select
+import socket
+from collections import deque
+from typing import Final
+
+from gfsprotocol import bulk
+from gfsprotocol.bulksocket import BulkConnection, expect
+from gfsprotocol.errors import ConnectionLost, DeadlineExceeded, GfsError, RemoteProtocolError
+from gfsprotocol.ids import PACKET_BYTES
+from gfsprotocol.messages import Lease
+
+ACK_SECONDS: Final = 6.0
+ACK_SECONDS_PER_MEMBER: Final = 2.0
+SYNC_SECONDS: Final = 30.0
+LAST_WORDS_SECONDS: Final = 0.5
+
+
+class Packet:
+    """One mutation on its way: bytes for one place in one chunk.
+
+    ``buffer`` holds PACKET_BYTES, of which ``length`` are used; a packet without a buffer only asks for sync.
+    """
+
+    __slots__ = ("buffer", "digests", "kind", "length", "offset", "record", "sync")
+
+    def __init__(self, offset: int, buffer: bytearray | None, kind: int = bulk.WRITE) -> None:
+        self.offset = offset
+        self.buffer = buffer
+        self.length = 0
+        self.kind = kind
+        self.sync = kind == bulk.SYNC
+        self.digests = b""
+        self.record = 0
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+    @property
+    def payload(self) -> memoryview:
+        return memoryview(self.buffer or b"")[: self.length]
+
+
+def new_buffer() -> bytearray:
+    return bytearray(PACKET_BYTES)
+
+
+class WriteSession:
+    """A session on ``connection`` under ``lease``. One thread's; any error raised ends the connection's use."""
+
+    def __init__(self, connection: BulkConnection, lease: Lease, client: bytes) -> None:
+        self.connection = connection
+        self.is_open = False
+        self.is_closing = False
+        self.is_closed = False
+        self._members = len(lease.grant.members)
+        self._acks_due: deque[Packet] = deque()
+        self._syncs_due = 0
+        connection.set_timeout(self._patience())
+        self._send(bulk.OpenWrite(lease.token, 0, client))
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether an answer is still to come."""
+        return not self.is_open or bool(self._acks_due) or (self.is_closing and not self.is_closed)
+
+    def send(self, packet: Packet) -> None:
+        """Sends one mutation; its answer comes through :meth:`receive`."""
+        self._acks_due.append(packet)
+        if packet.sync:
+            self._syncs_due += 1
+            self.connection.set_timeout(self._patience())
+        header = bulk.Mutate(packet.kind, 0, packet.offset, packet.digests, packet.record, packet.sync)
+        self._send(header, packet.payload)
+
+    def send_close(self) -> None:
+        self.is_closing = True
+        self._send(bulk.CloseWrite())
+
+    def wait(self, wake: socket.socket | None, seconds: float | None = None) -> bool:
+        """Waits for an answer or a wake-up; whether an answer is there. ``seconds`` None: as long as is reasonable."""
+        if self.connection.has_input():
+            return True
+        watch = select.poll()
+        watch.register(self.connection.sock, select.POLLIN)
+        if wake is not None:
+            watch.register(wake, select.POLLIN)
+        events = watch.poll((self._patience() if seconds is None else seconds) * 1000)
+        if not events and seconds is None:
+            raise DeadlineExceeded(f"{self.connection.peer} acknowledges nothing")
+        return any(descriptor == self.connection.sock.fileno() for descriptor, _ in events)
+
+    def receive(self) -> tuple[Packet, bulk.Ack] | None:
+        """The next answer: the packet that it acknowledges, or None for the session's own beginning and end."""
+        peer = self.connection.peer
+        reply, payload_bytes = self.connection.receive_reply(0)
+        if payload_bytes:
+            raise RemoteProtocolError(f"{peer} sent a payload with {type(reply).__name__}")
+        if not self.is_open:
+            expect(reply, bulk.WriteOpened, peer)
+            self.is_open = True
+            return None
+        if not self._acks_due:
+            expect(reply, bulk.WriteClosed, peer)
+            if not self.is_closing:
+                raise RemoteProtocolError(f"{peer} closed the session unasked")
+            self.is_closed = True
+            return None
+        ack = expect(reply, bulk.Ack, peer)
+        packet = self._acks_due.popleft()
+        if packet.sync:
+            self._syncs_due -= 1
+            self.connection.set_timeout(self._patience())
+        if packet.kind == bulk.WRITE and ack.offset != packet.offset:
+            raise RemoteProtocolError(f"{peer} acknowledged offset {ack.offset} where {packet.offset} was due")
+        return packet, ack
+
+    def _patience(self) -> float:
+        """Longer than any member of the chain waits for the next, so that the failed one is named, not the first."""
+        return ACK_SECONDS + ACK_SECONDS_PER_MEMBER * self._members + (SYNC_SECONDS if self._syncs_due else 0.0)
+
+    def _send(self, header: bulk.RequestHeader, *payload: memoryview) -> None:
+        try:
+            self.connection.send(header, *payload)
+        except ConnectionLost as error:
+            raise self._last_words(error) from error
+
+    def _last_words(self, lost: ConnectionLost) -> GfsError:
+        """Why the peer hung up: its error is often still in our receive buffer when a send fails."""
+        self.connection.set_timeout(LAST_WORDS_SECONDS)
+        try:
+            while True:
+                self.connection.receive_reply(0)
+        except GfsError as error:
+            return lost if isinstance(error, ConnectionLost | DeadlineExceeded) else error

@@ -1,0 +1,23 @@
+"""In whose name a client acts."""
+
+import os
+
+from gfsprotocol.errors import InvalidArgument
+
+User = tuple[int, ...]
+"""uid, gid and supplementary groups."""
+
+_GROUPS_MAX = 1024
+
+
+def process_user() -> User:
+    """The effective user and groups of this process."""
+    uid, gid = os.geteuid(), os.getegid()
+    return uid, gid, *(group for group in os.getgroups()[:_GROUPS_MAX] if group != gid)
+
+
+def checked(user: User) -> User:
+    """``user`` if it has at least a uid and a gid, all of them possible; else InvalidArgument."""
+    if len(user) < 2 or any(not 0 <= number < 2**32 for number in user):
+        raise InvalidArgument(f"{user} is not a uid, a gid and groups")
+    return tuple(user)

@@ -1,0 +1,304 @@
+"""Writes of one file: gathers bytes to packets, spreads them over chunks, knows what is durable and what is recorded.
+
+Memory is bounded by the packets that may be unacknowledged, whatever the file's size: a writer that is faster than the
+chunk servers waits for a buffer. At most three chunks are under way, so that one fills while those before it are
+acknowledged and synced.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Final
+
+from gfsclient.chunkstream import ChunkStream
+from gfsclient.core import Core
+from gfsclient.session import Packet, new_buffer
+from gfsprotocol import bulk
+from gfsprotocol.errors import FileTooLarge, GfsError, StaleHandle
+from gfsprotocol.ids import FILE_BYTES_MAX, PACKET_BYTES
+from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close, RecordLength, SetAttributes
+
+CHUNKS_ACTIVE_MAX: Final = 3
+STREAMS_KEPT_MAX: Final = 256
+"""Chunks whose leases and unsynced state are remembered; beyond them the file is synced."""
+CLOSE_SECONDS: Final = 5.0
+"""How long a writer that has failed tries to tell the master."""
+
+
+class FileWriter:
+    """The writing side of an open file.
+
+    Safe for threads in that errors and acknowledgements come from others; the calls themselves are one at a time, which
+    :class:`~gfsclient.handle.FileHandle` sees to. Each may raise the error that ended an earlier, unfinished write.
+    """
+
+    def __init__(self, core: Core, attributes: Attributes) -> None:
+        self.inode = attributes.inode
+        self.chunk_bytes = attributes.chunk_bytes
+        self.end = attributes.size
+        """The file's size as far as this writer knows, with all that was written and not flushed."""
+        self._core = core
+        self._changed = threading.Condition()
+        self._streams: OrderedDict[int, ChunkStream] = OrderedDict()
+        self._packet: Packet | None = None
+        self._packet_index = 0
+        self._free: list[bytearray] = []
+        self._buffers = 0
+        self._recording: Future[AttributesReply] | None = None
+
+    # --------------------------------------------------------------------------------------------------------- writing
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether something written is not acknowledged and recorded yet."""
+        with self._changed:
+            streams = list(self._streams.values())
+            return self._packet is not None or any(stream.has_work or stream.is_unrecorded for stream in streams)
+
+    def fits(self, offset: int, count: int) -> bool:
+        """Whether ``count`` bytes at ``offset`` find room in the packet at hand: then :meth:`write` does not block."""
+        packet = self._packet
+        return packet is not None and self._continues(packet, offset) and packet.length + count < self._limit(packet)
+
+    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Takes ``data`` for ``offset``. Blocks while too much is unacknowledged."""
+        rest = memoryview(data).cast("B")
+        while rest:
+            room = self.room(offset)
+            count = min(len(room), len(rest))
+            room[:count] = rest[:count]
+            self.commit(count)
+            offset += count
+            rest = rest[count:]
+
+    def room(self, offset: int) -> memoryview:
+        """Free space, at least one byte, to put what belongs at ``offset``; :meth:`commit` says how much was put."""
+        packet = self._packet
+        if packet is None or not self._continues(packet, offset):
+            self._seal()
+            if offset >= FILE_BYTES_MAX:
+                raise FileTooLarge(f"offset {offset} is beyond the limit of {FILE_BYTES_MAX}")
+            self._packet_index, start = divmod(offset, self.chunk_bytes)
+            packet = self._packet = Packet(start, self._take_buffer())
+        assert packet.buffer is not None
+        return memoryview(packet.buffer)[packet.length : self._limit(packet)]
+
+    def commit(self, count: int) -> None:
+        """``count`` bytes were put into the room."""
+        packet = self._packet
+        assert packet is not None
+        packet.length += count
+        self.end = max(self.end, self._packet_index * self.chunk_bytes + packet.end)
+        if packet.length == self._limit(packet):
+            self._seal()
+
+    def _continues(self, packet: Packet, offset: int) -> bool:
+        return offset == self._packet_index * self.chunk_bytes + packet.end
+
+    def _limit(self, packet: Packet) -> int:
+        """Packets end where packets would end if the chunk were cut into equal ones, so that blocks stay whole."""
+        return min(PACKET_BYTES - packet.offset % PACKET_BYTES, self.chunk_bytes - packet.offset)
+
+    def _take_buffer(self) -> bytearray:
+        """A free buffer; waits for one while all are unacknowledged."""
+        with self._changed:
+            while True:
+                for stream in self._streams.values():
+                    self._free.extend(stream.free)
+                    stream.free.clear()
+                if self._free:
+                    return self._free.pop()
+                if self._buffers < self._core.config.write_window_packets:
+                    self._buffers += 1
+                    return new_buffer()
+                self._check()
+                self._changed.wait()
+
+    def _seal(self, sync: bool = False, final: bool = False) -> None:
+        """Hands the packet at hand to its chunk's stream. The end of a chunk is synced at once, while the next fills.
+
+        ``final`` says that no more will follow, so that the session is closed in the same round trip.
+        """
+        packet, self._packet = self._packet, None
+        if packet is None:
+            return
+        if not packet.length:
+            assert packet.buffer is not None
+            self._free.append(packet.buffer)
+            return
+        is_last = packet.end == self.chunk_bytes
+        packet.sync = sync or is_last
+        if len(self._streams) >= STREAMS_KEPT_MAX and self._packet_index not in self._streams:
+            self.flush(sync=True)
+        with self._changed:
+            stream = self._stream(self._packet_index)
+            stream.put(packet)
+            if is_last or final:
+                stream.finish()
+            stream.start()
+        self._record_soon()
+
+    def _stream(self, index: int) -> ChunkStream:
+        """The stream of a chunk, ready for packets. With the condition; waits while too many others are active."""
+        self._check()
+        stream = self._streams.get(index)
+        if stream is None:
+            self._forget_settled()
+            stream = self._streams[index] = ChunkStream(self._core, self.inode, index, self._changed)
+        self._streams.move_to_end(index)
+        while not stream.is_running:
+            active = [other for other in self._streams.values() if other.is_running]
+            if len(active) < CHUNKS_ACTIVE_MAX:
+                break
+            active[0].finish()
+            self._changed.wait()
+            self._check()
+        return stream
+
+    def _forget_settled(self) -> None:
+        """Drops the oldest chunks of which nothing is left to do, so that the number remembered stays bounded."""
+        for index, stream in list(self._streams.items()):
+            if len(self._streams) < STREAMS_KEPT_MAX:
+                break
+            if stream.is_idle and not stream.is_unsynced and not stream.is_unrecorded:
+                self._free.extend(stream.free)
+                del self._streams[index]
+
+    def _check(self) -> None:
+        for stream in self._streams.values():
+            if stream.error is not None:
+                raise stream.error
+
+    # -------------------------------------------------------------------------------------------------------- settling
+
+    def flush(self, sync: bool = False) -> None:
+        """Returns when all is acknowledged by all replicas (with ``sync``: on their stable storage) and recorded."""
+        self._settle(sync)
+        self._record(None)
+
+    def close(self, modified_ns: int = 0) -> Attributes:
+        """Makes all durable and recorded, and ends the registration as a writer; what the file is like then."""
+        try:
+            self._settle(True, final=True)
+        except GfsError as error:
+            try:
+                self.abort()
+            except GfsError as second:
+                error.add_note(f"and the file stays open at the master: {second.message}")
+            raise
+        return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
+
+    def abort(self) -> None:
+        """Gives up what is not acknowledged, records what is, and ends the registration as a writer."""
+        self._packet = None
+        with self._changed:
+            for stream in self._streams.values():
+                stream.abandon()
+        self._end(Close(self.inode, self._recordable()), CLOSE_SECONDS)
+
+    def _end(self, close: Close, deadline_seconds: float | None) -> Attributes:
+        try:
+            return self._core.call(close, AttributesReply, deadline_seconds).attributes
+        except StaleHandle:
+            if close.chunks:  # another client has truncated the file: what we wrote is gone, but we are still writers
+                self._core.call(Close(self.inode), AttributesReply, deadline_seconds)
+            raise
+
+    def truncate(self, size: int) -> Attributes:
+        """Cuts the file, or extends it with zeros, after all that was written before."""
+        self.flush()
+        with self._changed:
+            for stream in self._streams.values():
+                stream.finish()
+            self._wait_for(lambda: all(stream.is_idle for stream in self._streams.values()))
+            for index in [index for index in self._streams if index >= size // self.chunk_bytes]:
+                self._free.extend(self._streams.pop(index).free)
+        body = SetAttributes(b"", self.inode, size=size)
+        attributes = self._core.call(body, AttributesReply).attributes
+        self.end = attributes.size
+        return attributes
+
+    def _settle(self, sync: bool, final: bool = False) -> None:
+        with self._changed:
+            self._check()
+            idle = all(stream.is_idle for stream in self._streams.values())
+        if idle and self._packet is not None and self._packet.length:
+            self._settle_one(sync)
+        else:
+            self._seal(sync, final)
+        with self._changed:
+            if sync:
+                self._ask_for_sync(final)
+            if final:
+                for stream in self._streams.values():
+                    stream.finish()
+            self._wait_for(lambda: not any(stream.has_work for stream in self._streams.values()))
+            assert not (sync and any(stream.is_unsynced for stream in self._streams.values()))
+
+    def _settle_one(self, sync: bool) -> None:
+        """The last packet of a small file, or of a small change: sent in this thread, its session in one round trip."""
+        packet, self._packet = self._packet, None
+        assert packet is not None
+        packet.sync = sync or packet.end == self.chunk_bytes
+        with self._changed:
+            stream = self._stream(self._packet_index)
+            stream.put(packet)
+        stream.run_here()
+        with self._changed:
+            self._check()
+
+    def _ask_for_sync(self, final: bool) -> None:
+        """Has every chunk with unsynced bytes synced, at most three at a time. With the condition."""
+        for index in [index for index, stream in self._streams.items() if stream.needs_sync]:
+            stream = self._stream(index)
+            stream.put(Packet(0, None, bulk.SYNC))
+            if final:
+                stream.finish()
+            stream.start()
+
+    def _wait_for(self, settled: Callable[[], bool]) -> None:
+        while not settled():
+            self._check()
+            self._changed.wait()
+        self._check()
+
+    # ------------------------------------------------------------------------------------------------------- recording
+
+    def _recordable(self) -> tuple[ChunkLength, ...]:
+        with self._changed:
+            told = [stream.recordable() for stream in self._streams.values()]
+        return tuple(length for length in told if length is not None)
+
+    def _record(self, deadline_seconds: float | None) -> None:
+        """Tells the master how long the chunks have become, so that readers see it."""
+        recording = self._recording
+        if recording is not None:
+            wait([recording])  # what it could not tell is told again
+        chunks = self._recordable()
+        if chunks:
+            self._core.call(RecordLength(self.inode, chunks), AttributesReply, deadline_seconds)
+            self._told(chunks)
+
+    def _record_soon(self) -> None:
+        """Tells the master of completed chunks without waiting; one such message at a time."""
+        if self._recording is not None and not self._recording.done():
+            return
+        with self._changed:
+            complete = any(stream.is_unrecorded and stream.is_idle for stream in self._streams.values())
+        chunks = self._recordable() if complete else ()
+        if not chunks:
+            return
+        self._recording = self._core.submit(RecordLength(self.inode, chunks), AttributesReply)
+        self._recording.add_done_callback(lambda done: self._told(chunks) if _succeeded(done) else None)
+
+    def _told(self, chunks: tuple[ChunkLength, ...]) -> None:
+        with self._changed:
+            for told in chunks:
+                stream = self._streams.get(told.index)
+                if stream is not None:
+                    stream.recorded(told)
+
+
+def _succeeded(future: Future[AttributesReply]) -> bool:
+    return not future.cancelled() and future.exception() is None
