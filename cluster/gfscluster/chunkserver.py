@@ -2,11 +2,13 @@
 
 from gfschunkserver.config import ChunkServerConfig
 from gfscluster.flags import settings_command
+from gfscluster.logs import log_to_stderr
 
 
 def _run(config: ChunkServerConfig) -> int:
     from gfschunkserver.server import run
 
+    log_to_stderr(config.log_level)
     return run(config)
 
 

@@ -1,12 +1,14 @@
 """``gfs master``: one master node."""
 
 from gfscluster.flags import settings_command
+from gfscluster.logs import log_to_stderr
 from gfsmaster.config import MasterConfig
 
 
 def _run(config: MasterConfig) -> int:
     from gfsstandby.node import run
 
+    log_to_stderr(config.log_level)
     return run(config)
 
 

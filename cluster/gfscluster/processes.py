@@ -59,11 +59,14 @@ def start(layout: Layout, name: str, genesis: bool = False) -> subprocess.Popen[
             cwd=layout.directory,
             start_new_session=True,
         )
-    _, start_ticks = _stat(child.pid)
     layout.run_directory.mkdir(mode=0o700, exist_ok=True)
-    record = Record(name, child.pid, start_ticks, _boot())
-    write_private(_record_file(layout, name), json.dumps(asdict(record)) + "\n")
+    write_private(_record_file(layout, name), json.dumps(asdict(observe(name, child.pid))) + "\n")
     return child
+
+
+def observe(name: str, pid: int) -> Record:
+    """What identifies the process that has this id now."""
+    return Record(name, pid, _stat(pid)[1], _boot())
 
 
 def recorded(layout: Layout) -> list[Record]:
