@@ -10,9 +10,12 @@ from typing import IO, Final
 PIECES_MAX: Final = 8
 
 
-def standard_input() -> IO[bytes]:
-    """Standard input with a buffer of its own: a thread that still waits in it keeps no lock that the exit needs."""
-    return os.fdopen(os.dup(0), "rb")
+def standard_input(buffered: bool = True) -> IO[bytes]:
+    """Standard input under a file of our own: a thread that still waits in it keeps no lock that the exit needs.
+
+    Without a buffer, what :func:`select.poll` says of it is the whole truth.
+    """
+    return open(os.dup(0), "rb", buffering=-1 if buffered else 0)
 
 
 async def fed(read: Callable[[], bytes]) -> AsyncIterator[bytes]:

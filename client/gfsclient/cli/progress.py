@@ -1,6 +1,7 @@
 """Progress bars on a terminal, and nothing at all elsewhere."""
 
 import sys
+import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 Callback = Callable[[int, int | None], None]
-"""Takes the bytes done, and the bytes in all if they are known."""
+"""Takes the bytes done, and the bytes in all if they are known; called from the threads that copy."""
 
 
 class ProgressBars:
@@ -71,18 +72,20 @@ class Total:
     def __init__(self, update: Callback | None) -> None:
         self._update = update
         self._done = 0
+        self._lock = threading.Lock()
 
     def part(self) -> Callback | None:
         """The callback of one more transfer."""
-        if self._update is None:
+        update = self._update
+        if update is None:
             return None
         before = 0
 
         def advance(done: int, total: int | None) -> None:  # noqa: ARG001
             nonlocal before
-            assert self._update is not None
-            self._done += done - before
-            before = done
-            self._update(self._done, None)
+            with self._lock:
+                self._done += done - before
+                before = done
+                update(self._done, None)
 
         return advance

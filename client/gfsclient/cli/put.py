@@ -71,13 +71,14 @@ class Upload:
     async def one(self, source: str, target: str, bars: ProgressBars) -> None:
         """Uploads what was named on the command line: a link there stands for what it points to."""
         if source == "-":
-            await self._files.put_stream(
-                standard_input(),
-                target,
-                overwrite=self._force,
-                progress=bars.bar("standard input"),
-                replication=self._replication,
-            )
+            with standard_input(buffered=False) as stream:
+                await self._files.put_stream(
+                    stream,
+                    target,
+                    overwrite=self._force,
+                    progress=bars.bar("standard input"),
+                    replication=self._replication,
+                )
             return
         attributes = os.stat(source)
         if stat.S_ISDIR(attributes.st_mode):
