@@ -270,7 +270,7 @@ class ChunkStream:
             if packet.kind != bulk.SYNC:
                 self._acknowledged_end = max(self._acknowledged_end, ack.offset + packet.length)
                 self.is_unrecorded = True
-            if packet.buffer is not None:
+            if isinstance(packet.buffer, bytearray):
                 self.free.append(packet.buffer)
             self._changed.notify_all()
 

@@ -5,6 +5,7 @@ thread to the masters.
 """
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -74,9 +75,15 @@ class Core:
         self.pool = BulkPool(CONNECT_SECONDS)
         self.servers = Servers()
         self.fetchers = ThreadPoolExecutor(FETCH_THREADS, "gfs-fetch")
+        self.records = itertools.count(1)
+        """Numbers of appended records, rising over all files: servers tell repetitions by them."""
         self._workers = ThreadPoolExecutor(config.threads, "gfs-file")
         self._loop_thread = threading.get_ident()
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
 
     def submit(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> "Future[_Reply]":
         """From any thread: asks the masters; the future gets the reply or the error."""
@@ -89,6 +96,10 @@ class Core:
         if threading.get_ident() == self._loop_thread:
             raise LocalProtocolError("a blocking call on the event loop's own thread")
         return self.submit(body, kind, deadline_seconds).result()
+
+    def count_writer(self, change: int) -> None:
+        """From any thread: a file was opened for writing (1) or closed (-1)."""
+        self.loop.call_soon_threadsafe(self.masters.count_writer, change)
 
     async def in_thread(
         self, function: "Callable[_Arguments, _Result]", *arguments: _Arguments.args, **named: _Arguments.kwargs

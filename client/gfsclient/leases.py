@@ -28,12 +28,14 @@ SAME_LEASE_MAX: Final = 2
 class ChunkLease:
     """The lease on one chunk of a file, and how to get the next one after a failure. One thread's at a time."""
 
-    def __init__(self, core: Core, inode: int, index: int) -> None:
+    def __init__(self, core: Core, inode: int, index: int, may_replace: bool = True) -> None:
+        """``may_replace``: a new chunk whose servers fail may be exchanged, because no one else writes to it."""
         self.current: Lease | None = None
         self.is_unused = False
         """Whether the chunk is new and no session on it was ever opened: then it can be exchanged for another."""
         self._core = core
         self._inode = inode
+        self._may_replace = may_replace
         self._index = index
         self._ends = 0.0
         self._renew_at = 0.0
@@ -136,7 +138,7 @@ class ChunkLease:
     def _take(self, lease: Lease, asked: float) -> None:
         seconds = lease.valid_ms / 1000
         if self.current is None or self.current.grant.chunk != lease.grant.chunk:
-            self.is_unused = lease.grant.base_version == 0 and lease.length == 0
+            self.is_unused = self._may_replace and lease.grant.base_version == 0 and lease.length == 0
         self.current = lease
         self._ends = asked + seconds
         self._renew_at = asked + seconds * LEASE_MARGIN

@@ -103,8 +103,7 @@ class Masters:
         self.deadline_seconds = deadline_seconds
         self.sequence = 0
         """The highest log sequence seen in an answer: nothing older is accepted afterwards."""
-        self.writers = 0
-        """How many files are open for writing; while there are any, the leader is told that we live."""
+        self._writers = 0
         self._key = key
         self._dial = dial or self._dial_websocket
         self._session: aiohttp.ClientSession | None = None
@@ -185,6 +184,10 @@ class Masters:
             if not isinstance(last_error, ConnectionLost):
                 await asyncio.sleep(min(backoff_seconds(attempt), max(0.0, deadline - loop.time())))
             attempt = min(attempt + 1, 16)
+
+    def count_writer(self, change: int) -> None:
+        """So many more files are open for writing; while there are any, the leader is told that we live."""
+        self._writers += change
 
     def _begin(self) -> int:
         number = self._next_number
@@ -335,7 +338,7 @@ class Masters:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             leader = self._leader
-            is_due = bool(self.writers) and loop.time() - kept_alive >= KEEP_ALIVE_SECONDS
+            is_due = bool(self._writers) and loop.time() - kept_alive >= KEEP_ALIVE_SECONDS
             if leader is None or leader.is_lost or not (is_due or self._in_flight):
                 continue
             try:

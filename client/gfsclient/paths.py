@@ -15,7 +15,7 @@ def to_bytes(path: PathLike) -> bytes:
     cannot have travel as surrogate escapes, as in :func:`os.fsencode`.
     InvalidArgument if it is empty, relative or has a NUL; NameTooLong for a name over 255 or a path over 4,096 bytes.
     """
-    raw = _encoded(path)
+    raw = encoded(path)
     if b"\0" in raw:
         raise InvalidArgument(f"the path {raw!r} holds a NUL byte")
     if len(raw) > PATH_BYTES_MAX:
@@ -37,7 +37,7 @@ def to_text(path: bytes) -> str:
 
 def target_bytes(target: PathLike) -> bytes:
     """The target of a symbolic link, kept as it is. InvalidArgument if empty or with a NUL, NameTooLong over 4,095."""
-    raw = _encoded(target)
+    raw = encoded(target)
     if not raw or b"\0" in raw:
         raise InvalidArgument("the target of a symbolic link is empty or holds a NUL byte")
     if len(raw) >= PATH_BYTES_MAX:
@@ -58,6 +58,7 @@ def join(directory: bytes, name: bytes) -> bytes:
     return directory.rstrip(b"/") + b"/" + name
 
 
-def _encoded(path: PathLike) -> bytes:
+def encoded(path: PathLike) -> bytes:
+    """The bytes of a path or name, as :func:`os.fsencode` has them, whatever the locale."""
     plain = os.fspath(path)
     return plain.encode("utf-8", "surrogateescape") if isinstance(plain, str) else plain

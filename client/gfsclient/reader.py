@@ -161,6 +161,13 @@ class FileReader:
         self._fill(offset, view)
         return len(view)
 
+    def read_known(self) -> bytes:
+        """The whole file, as long as it was when its chunks were located."""
+        buffer = bytearray(self.chunks.size)
+        if buffer:
+            self._fill(0, memoryview(buffer))
+        return bytes(buffer)
+
     def stream(self, offset: int, count: int | None = None) -> Iterator[memoryview]:
         """The file's bytes from ``offset`` on, at most ``count``, in views that are good until the next one comes."""
         left = self._clip(offset, 2**63 if count is None else count)

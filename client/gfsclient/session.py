@@ -11,7 +11,7 @@ from typing import Final
 
 from gfsprotocol import bulk
 from gfsprotocol.bulksocket import BulkConnection, expect
-from gfsprotocol.errors import ConnectionLost, DeadlineExceeded, GfsError, RemoteProtocolError
+from gfsprotocol.errors import ChunkFull, ConnectionLost, DeadlineExceeded, GfsError, RemoteProtocolError
 from gfsprotocol.ids import PACKET_BYTES
 from gfsprotocol.messages import Lease
 
@@ -29,7 +29,7 @@ class Packet:
 
     __slots__ = ("buffer", "digests", "kind", "length", "offset", "record", "sync")
 
-    def __init__(self, offset: int, buffer: bytearray | None, kind: int = bulk.WRITE) -> None:
+    def __init__(self, offset: int, buffer: bytes | bytearray | None, kind: int = bulk.WRITE) -> None:
         self.offset = offset
         self.buffer = buffer
         self.length = 0
@@ -56,6 +56,7 @@ class WriteSession:
 
     def __init__(self, connection: BulkConnection, lease: Lease, client: bytes) -> None:
         self.connection = connection
+        self.lease = lease
         self.is_open = False
         self.is_closing = False
         self.is_closed = False
@@ -97,9 +98,18 @@ class WriteSession:
         return any(descriptor == self.connection.sock.fileno() for descriptor, _ in events)
 
     def receive(self) -> tuple[Packet, bulk.Ack] | None:
-        """The next answer: the packet that it acknowledges, or None for the session's own beginning and end."""
+        """The next answer: the packet that it acknowledges, or None for the session's own beginning and end.
+
+        ChunkFull, for an append, is the one error after which the session goes on.
+        """
         peer = self.connection.peer
-        reply, payload_bytes = self.connection.receive_reply(0)
+        try:
+            reply, payload_bytes = self.connection.receive_reply(0)
+        except ChunkFull:
+            if not self.is_open or not self._acks_due:
+                raise RemoteProtocolError(f"{peer} says that a chunk is full without having been asked") from None
+            self._acknowledged()
+            raise
         if payload_bytes:
             raise RemoteProtocolError(f"{peer} sent a payload with {type(reply).__name__}")
         if not self.is_open:
@@ -113,13 +123,17 @@ class WriteSession:
             self.is_closed = True
             return None
         ack = expect(reply, bulk.Ack, peer)
+        packet = self._acknowledged()
+        if packet.kind == bulk.WRITE and ack.offset != packet.offset:
+            raise RemoteProtocolError(f"{peer} acknowledged offset {ack.offset} where {packet.offset} was due")
+        return packet, ack
+
+    def _acknowledged(self) -> Packet:
         packet = self._acks_due.popleft()
         if packet.sync:
             self._syncs_due -= 1
             self.connection.set_timeout(self._patience())
-        if packet.kind == bulk.WRITE and ack.offset != packet.offset:
-            raise RemoteProtocolError(f"{peer} acknowledged offset {ack.offset} where {packet.offset} was due")
-        return packet, ack
+        return packet
 
     def _patience(self) -> float:
         """Longer than any member of the chain waits for the next, so that the failed one is named, not the first."""

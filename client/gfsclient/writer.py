@@ -15,7 +15,7 @@ from gfsclient.chunkstream import ChunkStream
 from gfsclient.core import Core
 from gfsclient.session import Packet, new_buffer
 from gfsprotocol import bulk
-from gfsprotocol.errors import FileTooLarge, GfsError, StaleHandle
+from gfsprotocol.errors import DeadlineExceeded, FileTooLarge, GfsError, StaleHandle
 from gfsprotocol.ids import FILE_BYTES_MAX, PACKET_BYTES
 from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close, RecordLength, SetAttributes
 
@@ -45,6 +45,7 @@ class FileWriter:
         self._packet_index = 0
         self._free: list[bytearray] = []
         self._buffers = 0
+        self._given_up = False
         self._recording: Future[AttributesReply] | None = None
 
     # --------------------------------------------------------------------------------------------------------- writing
@@ -124,7 +125,7 @@ class FileWriter:
         if packet is None:
             return
         if not packet.length:
-            assert packet.buffer is not None
+            assert isinstance(packet.buffer, bytearray)
             self._free.append(packet.buffer)
             return
         is_last = packet.end == self.chunk_bytes
@@ -165,7 +166,17 @@ class FileWriter:
                 self._free.extend(stream.free)
                 del self._streams[index]
 
+    def give_up(self) -> None:
+        """From any thread: a write that waits, and any later one, fails."""
+        with self._changed:
+            self._given_up = True
+            for stream in self._streams.values():
+                stream.abandon()
+            self._changed.notify_all()
+
     def _check(self) -> None:
+        if self._given_up:
+            raise DeadlineExceeded("the write was given up")
         for stream in self._streams.values():
             if stream.error is not None:
                 raise stream.error
