@@ -2,7 +2,8 @@
 
 import grp
 import pwd
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,9 +14,34 @@ from gfsclient.cli.walking import walk
 if TYPE_CHECKING:
     from gfsclient.filesystem import FileSystem
 
+KEEP = -1
+
+
+class Owner(click.ParamType[tuple[int, int]]):
+    """uid and gid from ``OWNER``, ``OWNER:GROUP`` or ``:GROUP``, names or numbers; KEEP for what stays."""
+
+    name = "owner"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        user, _, group = value.partition(":")
+        if not user and not group:
+            self.fail(f"'{value}' names neither an owner nor a group", param, ctx)
+        try:
+            uid = _number(user, lambda name: pwd.getpwnam(name).pw_uid)
+            gid = _number(group, lambda name: grp.getgrnam(name).gr_gid)
+        except KeyError as error:
+            self.fail(str(error.args[0]), param, ctx)
+        return uid, gid
+
+
+def _number(text: str, look_up: Callable[[str], int]) -> int:
+    if not text:
+        return KEEP
+    return int(text) if text.isascii() and text.isdigit() else look_up(text)
+
 
 @click.command("chown")
-@click.argument("owner", metavar="OWNER[:GROUP]")
+@click.argument("owner", type=Owner(), metavar="OWNER[:GROUP]")
 @click.argument("paths", nargs=-1, required=True, type=REMOTE, metavar="PATH...")
 @click.option("-R", "--recursive", is_flag=True, help="Also all that is in directories; links themselves are changed.")
 @click.option("-h", "--no-dereference", is_flag=True, help="Change a symbolic link itself, not what it points to.")
@@ -23,13 +49,13 @@ if TYPE_CHECKING:
 async def command(
     files: "FileSystem",
     failures: Failures,
-    owner: str,
+    owner: tuple[int, int],
     paths: tuple[str, ...],
     recursive: bool,
     no_dereference: bool,
 ) -> None:
     """Changes owner and group: names or numbers; ":GROUP" changes the group only."""
-    uid, gid = _parse(owner)
+    uid, gid = owner
     for path in paths:
         with failures.of(path):
             if not recursive:
@@ -38,29 +64,3 @@ async def command(
             async for place in walk(files, failures, path):
                 with failures.of(place.path):
                     await files.chown(place.path, uid, gid, follow=False)
-
-
-def _parse(owner: str) -> tuple[int | None, int | None]:
-    """uid and gid, None for what stays."""
-    user, _, group = owner.partition(":")
-    if not user and not group:
-        raise click.BadParameter(f"'{owner}' names neither an owner nor a group", param_hint="OWNER[:GROUP]")
-    return _user_number(user) if user else None, _group_number(group) if group else None
-
-
-def _user_number(name: str) -> int:
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        raise click.BadParameter(f"there is no user '{name}'", param_hint="OWNER[:GROUP]") from None
-
-
-def _group_number(name: str) -> int:
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise click.BadParameter(f"there is no group '{name}'", param_hint="OWNER[:GROUP]") from None

@@ -18,6 +18,7 @@ from gfsprotocol.ids import MIB
 from gfsprotocol.messages import Attributes
 
 if TYPE_CHECKING:
+    from gfsclient.files import File
     from gfsclient.filesystem import FileSystem
 
 PIECE_BYTES = 4 * MIB
@@ -97,22 +98,20 @@ class Copy:
 
     async def _content(self, source: str, target: str, attributes: Attributes, progress: Callback | None) -> None:
         permissions = stat.S_IMODE(attributes.mode) & 0o777 & ~self._umask
-        async with (
-            await self._files.open(source, "rb") as original,
-            await self._files.open(
+        async with await self._files.open(source, "rb") as original:
+            copy = await self._files.open(
                 target,
                 "xb",
                 replication=attributes.replication,
                 chunk_bytes=attributes.chunk_bytes,
                 permissions=permissions,
-            ) as copy,
-        ):
-            done = 0
-            while piece := await original.read(PIECE_BYTES):
-                await copy.write(piece)
-                done += len(piece)
-                if progress is not None:
-                    progress(done, attributes.size)
+            )
+            try:
+                async with copy:
+                    await _pour(original, copy, attributes.size, progress)
+            except BaseException:
+                await self._files.remove(target)  # half a copy is worse than none
+                raise
 
     async def _counted(self, source: str, target: str, attributes: Attributes, total: Total) -> None:
         with self._failures.of(source):
@@ -120,3 +119,12 @@ class Copy:
 
     async def _same_file(self, attributes: Attributes, target: str) -> bool:
         return await self._files.exists(target) and (await self._files.stat(target)).inode == attributes.inode
+
+
+async def _pour(original: "File", copy: "File", size: int, progress: Callback | None) -> None:
+    done = 0
+    while piece := await original.read(PIECE_BYTES):
+        await copy.write(piece)
+        done += len(piece)
+        if progress is not None:
+            progress(done, size)

@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import click
+
+from gfsclient.cli.values import current_umask
 from gfsclient.cli.walking import DIRECTORY, TYPE_MASK
 
 Change = Callable[[int], int]
@@ -15,6 +18,18 @@ _ACTION = re.compile(r"([-+=])([rwxXst]+|[ugo]|)")
 _WHO: Final = {"u": 0o4700, "g": 0o2070, "o": 0o1007, "a": 0o7777}
 _BITS: Final = {"r": 0o444, "w": 0o222, "x": 0o111, "s": SET_IDS, "t": 0o1000}
 _COPIED: Final = {"u": 6, "g": 3, "o": 0}
+
+
+class ModeChange(click.ParamType[Change]):
+    """A mode on the command line."""
+
+    name = "mode"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Change:
+        change = parse_mode(value, current_umask())
+        if change is None:
+            self.fail(f"'{value}' is not a mode, such as 640 or u=rw,go-w", param, ctx)
+        return change
 
 
 class _Action(NamedTuple):

@@ -78,6 +78,7 @@ class Upload:
                     overwrite=self._force,
                     progress=bars.bar("standard input"),
                     replication=self._replication,
+                    permissions=0o666 & ~self._umask,
                 )
             return
         attributes = os.stat(source)
