@@ -29,6 +29,7 @@ from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import (
     AuthenticationFailed,
+    Busy,
     GfsError,
     InvalidArgument,
     IsADirectory,
@@ -397,7 +398,7 @@ class Leader:
 
     def _summarize(self, peer: Peer, request: msg.Request, body: msg.Summarize) -> None:
         if len(self._summaries) >= SUMMARIES_MAX:
-            raise NotPermitted(f"{SUMMARIES_MAX} summaries are being made already")
+            raise Busy(f"{SUMMARIES_MAX} summaries are being made already")
         slot = self.planner.namespace.find(request.user, body.base, body.path)
         summarizer = Summarizer(self.state, request.user, slot, self.planner.namespace.allowed)
         task = asyncio.create_task(self._run_summary(peer, request.id, summarizer))
@@ -406,7 +407,7 @@ class Leader:
 
     async def _run_summary(self, peer: Peer, request_id: int, summarizer: Summarizer) -> None:
         try:
-            while summarizer.step(SUMMARY_ENTRIES):
+            while summarizer.step(SUMMARY_ENTRIES):  # noqa: ASYNC110 - others get their turn between the slices
                 await asyncio.sleep(0)
         except GfsError as error:
             peer.respond_error(request_id, error)

@@ -140,6 +140,8 @@ class Planner:
         missing = parts[present:]
         if not missing:
             return msg.AttributesReply(self._state.attributes(place))
+        if self._inodes.directories[place].find(missing[0]):
+            raise AlreadyExists(f"{shown(body.path)}: {shown(missing[0])} is a symbolic link that leads nowhere")
         ids = self._inodes.next_ids(len(missing))
         operations: list[op.AnyOperation] = []
         for name in missing:

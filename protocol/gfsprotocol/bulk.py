@@ -129,6 +129,10 @@ class ReadReply(Header, frozen=True, tag=23):
     digests: bytes
     """Of the blocks covered, or one digest of all bytes sent if ``verified``."""
     verified: bool
+    inode: int = 0
+    """With ``index`` and ``chunk_bytes``: what a server that copies the chunk writes into its header."""
+    index: int = 0
+    chunk_bytes: int = 0
 
 
 class Table(Header, frozen=True, tag=24):
@@ -176,7 +180,7 @@ def decode_request(header: bytes | memoryview) -> RequestHeader:
     """RemoteProtocolError if it is not one of :data:`RequestHeader`."""
     try:
         return _request_decoder.decode(header)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"a bulk request cannot be read: {error}") from error
 
 
@@ -184,5 +188,5 @@ def decode_reply(header: bytes | memoryview) -> ReplyHeader:
     """RemoteProtocolError if it is not one of :data:`ReplyHeader`."""
     try:
         return _reply_decoder.decode(header)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RemoteProtocolError(f"a bulk reply cannot be read: {error}") from error

@@ -35,7 +35,7 @@ def decode_frame(frame: bytes) -> list[Message]:
         raise RemoteProtocolError(f"a frame of {len(frame)} bytes is larger than the limit of {FRAME_BYTES_MAX}")
     try:
         messages = _decoder.decode(frame)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"a frame of {len(frame)} bytes cannot be read: {error}") from error
     if len(messages) > MESSAGES_PER_FRAME_MAX:
         raise RemoteProtocolError(f"a frame holds {len(messages)} messages, the limit is {MESSAGES_PER_FRAME_MAX}")

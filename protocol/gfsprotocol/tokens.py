@@ -81,7 +81,7 @@ def open_grant(key: bytes, blob: bytes) -> Grant:
         raise TokenRefused("the write token is not valid")
     try:
         return _grant_decoder.decode(body[1:])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TokenRefused(f"the write token cannot be read: {error}") from error
 
 

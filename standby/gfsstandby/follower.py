@@ -53,7 +53,7 @@ class Follower:
     async def _apply(self, batch: Batch) -> None:
         try:
             records = decode_records(batch.payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise LogDamaged(f"records {batch.first} to {batch.last} cannot be decoded: {error}") from error
         if len(records) != batch.last - batch.first + 1:
             raise LogDamaged(f"records {batch.first} to {batch.last} are {len(records)} records")

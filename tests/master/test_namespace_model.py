@@ -115,7 +115,13 @@ class NamespaceAgainstModel(RuleBasedStateMachine):
             node = self.model.root
             parts = path.split(b"/")[1:]
             for index in range(1, len(parts) + 1):
-                parent, name, found = self.model.walk(b"/".join(parts[:index]), follow=True)
+                parent, name, entry = self.model.walk(b"/".join(parts[:index]), follow=False)
+                try:
+                    found = self.model.walk(b"/".join(parts[:index]), follow=True)[2]
+                except KeyError as error:
+                    raise KeyError("AlreadyExists" if error.args[0] == "NotFound" else error.args[0]) from error
+                if found is None and entry is not None:
+                    raise KeyError("AlreadyExists")
                 if found is None:
                     rest = parts[index:]
                     node = parent.entries[name] = Node("directory")
