@@ -7,6 +7,7 @@ import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,7 +79,7 @@ def test_a_directory_whose_name_cannot_stand_in_a_file_is_refused(tmp_path: Path
         ({"port_base": 0}, "--port-base 0"),
     ],
 )
-def test_an_impossible_shape_is_refused(change: dict[str, int], complaint: str) -> None:
+def test_an_impossible_shape_is_refused(change: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigurationError, match=complaint):
         replace(SHAPE, **change).check()
 

@@ -18,7 +18,7 @@ from gfsclient.config import ClientConfig
 from gfscluster.__main__ import gfs
 from gfscluster.flags import flag_name
 from gfsmaster.config import MasterConfig
-from gfsprotocol.errors import ERRORS_BY_CODE, GfsError
+from gfsprotocol.errors import ERRORS_BY_CODE
 from gfsprotocol.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -92,10 +92,17 @@ def pages() -> list[Path]:
     return [page for page in sorted(DOCS.rglob("*.md")) if _PART.search(page.read_text())]
 
 
+def documented_fields(heading: str) -> list[str]:
+    """The fields that docs/cli.md promises for the JSON under the first heading that begins with ``heading``."""
+    page = (DOCS / "cli.md").read_text()
+    section = page.split(f"### `{heading}")[1].split("\n#")[0]
+    return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "must be given"
-    value = info.get_default(call_default_factory=True)
+    value = info.default if info.default_factory is None else []
     if value in ("", [], None):
         return "empty"
     return f"`{value}`"
@@ -104,10 +111,6 @@ def _default(info: FieldInfo) -> str:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def error_kinds() -> list[type[GfsError]]:
-    return list(ERRORS_BY_CODE.values())
 
 
 def main() -> int:

@@ -30,7 +30,7 @@ class Owner(click.ParamType[tuple[int, int]]):
             uid = _number(user, lambda name: pwd.getpwnam(name).pw_uid)
             gid = _number(group, lambda name: grp.getgrnam(name).gr_gid)
         except KeyError as error:
-            self.fail(str(error.args[0]), param, ctx)
+            self.fail(f"'{value}' is not known on this machine: {error.args[0]}", param, ctx)
         return uid, gid
 
 
