@@ -152,7 +152,7 @@ class Appender:
         while undelivered:
             left = len(undelivered)
             try:
-                lease = self._lease.obtain(deadline, attempt)
+                lease = self._lease.obtain(deadline)
                 self._exchange(lease, undelivered, lengths)
             except (DataError, AvailabilityError, RemoteProtocolError) as error:
                 self._end_session()
@@ -193,7 +193,7 @@ class Appender:
         record.offset = self._index * self._chunk_bytes + offset
         known = lengths.get(self._index)
         end = max(offset + len(record.data), known.length if known is not None else 0)
-        lengths[self._index] = ChunkLength(self._index, lease.grant.chunk, end)
+        lengths[self._index] = ChunkLength(self._index, lease.grant.chunk, end, lease.grant.version)
 
     def _begin(self, size: int) -> None:
         """Goes on in the chunk where a file of ``size`` bytes ends."""

@@ -24,7 +24,6 @@ from gfsprotocol import bulk
 from gfsprotocol.checksums import segment_digests
 from gfsprotocol.errors import (
     AvailabilityError,
-    ChunkNotFound,
     ConnectionLost,
     DataError,
     GfsError,
@@ -58,7 +57,9 @@ class ChunkStream:
         self._changed = changed
         self._queue: deque[Packet] = deque()
         self._unacknowledged: deque[Packet] = deque()
+        self._chunk = 0
         self._acknowledged_end = 0
+        self._acknowledged_version = 0
         self._finishing = False
         self._abandoned = False
         self._wake_reader: socket.socket | None = None
@@ -117,10 +118,9 @@ class ChunkStream:
 
     def recordable(self) -> ChunkLength | None:
         """What the master should know of this chunk, if it does not know yet."""
-        lease = self._lease.current
-        if not self.is_unrecorded or lease is None:
+        if not self.is_unrecorded:
             return None
-        return ChunkLength(self.index, lease.grant.chunk, self._acknowledged_end)
+        return ChunkLength(self.index, self._chunk, self._acknowledged_end, self._acknowledged_version)
 
     def recorded(self, told: ChunkLength) -> None:
         if told.length == self._acknowledged_end:
@@ -169,13 +169,7 @@ class ChunkStream:
         try:
             if self._lease.is_over:
                 self._record_first()
-            return self._lease.obtain(deadline, self._attempt)
-        except ChunkNotFound as error:
-            # Another client truncated the file: what was acknowledged is gone, as POSIX has it; what comes goes anew.
-            with self._changed:
-                self._lease = ChunkLease(self._core, self._inode, self.index)
-                self._acknowledged_end, self.is_unrecorded = 0, False
-            self._survive(error)
+            return self._lease.obtain(deadline)
         except (AvailabilityError, LeaseLost) as error:
             self._survive(error)
         return None
@@ -266,6 +260,8 @@ class ChunkStream:
         with self._changed:
             self._trouble_since, self._attempt = None, 0
             self._unacknowledged.popleft()
+            self._chunk = session.lease.grant.chunk
+            self._acknowledged_version = session.lease.grant.version
             self.is_unsynced = not packet.sync
             if packet.kind != bulk.SYNC:
                 self._acknowledged_end = max(self._acknowledged_end, ack.offset + packet.length)

@@ -14,6 +14,7 @@ from gfsprotocol.errors import (
     RemoteProtocolError,
     ReplicaFailed,
     StaleHandle,
+    TooFewServers,
 )
 from gfsprotocol.messages import AllocateChunk, Lease, RenewLease
 
@@ -40,6 +41,7 @@ class ChunkLease:
         self._ends = 0.0
         self._renew_at = 0.0
         self._broken = False
+        self._forgiving = False
         self._failed: tuple[int, ...] = ()
         self._excluded: tuple[int, ...] = ()
         self._failures = 0
@@ -51,27 +53,28 @@ class ChunkLease:
         """Whether there was a lease, and another one is needed."""
         return self.current is not None and (self._broken or time.monotonic() >= self._ends)
 
-    def obtain(self, deadline: float, attempt: int) -> Lease:
+    def obtain(self, deadline: float) -> Lease:
         """A lease that should work, the running one if it is not known to be broken or over.
 
-        ``attempt`` counts the tries since the last success: every other one forgives the servers that failed, because
-        with too few left they may be all there is.
+        After TooFewServers every other question forgives the servers that failed: they may be all there is.
         """
         lease = self.current
         if lease is not None and not self.is_over:
             return lease
         asked = time.monotonic()
-        forgiving = attempt % 2 == 1
         seconds = min(MASTER_SECONDS, max(0.1, deadline - asked))
-        question = self._question(lease, forgiving)
+        question = self._question(lease)
         try:
             self._take(self._core.call(question, Lease, seconds), asked)
+        except TooFewServers:
+            self._forgiving = not self._forgiving
+            raise
         except (InvalidArgument, StaleHandle):
             if not isinstance(question, AllocateChunk) or not question.replaced:
                 raise
             # Someone else has written to the chunk meanwhile, or exchanged it: it is not ours alone.
             self.is_unused = False
-            return self.obtain(deadline, attempt)
+            return self.obtain(deadline)
         assert self.current is not None
         return self.current
 
@@ -126,14 +129,14 @@ class ChunkLease:
             return lease.grant.members[0].server
         return None
 
-    def _question(self, lease: Lease | None, forgiving: bool) -> AllocateChunk | RenewLease:
-        excluded = () if forgiving else self._excluded
+    def _question(self, lease: Lease | None) -> AllocateChunk | RenewLease:
+        excluded = () if self._forgiving else self._excluded
         if lease is None:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant
         if self.is_unused and self._broken and self._failed:
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
-        return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if forgiving else self._failed)
+        return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if self._forgiving else self._failed)
 
     def _take(self, lease: Lease, asked: float) -> None:
         seconds = lease.valid_ms / 1000
@@ -144,5 +147,6 @@ class ChunkLease:
         self._renew_at = asked + seconds * LEASE_MARGIN
         self._broken = False
         self._failed = ()
+        self._forgiving = False
         self._renewal = None
         self._core.servers.learn(lease.grant.members)
