@@ -1,0 +1,40 @@
+"""``python -m bench``: all figures in one run, as a table and as JSON in bench/results/."""
+
+import argparse
+import datetime
+import json
+import tempfile
+from pathlib import Path
+
+from bench import data, memory, metadata
+from gfsprotocol.ids import MIB
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("only", nargs="*", choices=["data", "metadata", "memory"], help="which to run; all by default")
+    parser.add_argument("--mebibytes", type=int, default=2048, help="size of the file that is moved")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", type=Path, help="where the cluster's disks are; a temporary directory by default")
+    arguments = parser.parse_args()
+    rows: list[dict[str, object]] = []
+    wanted = arguments.only or ["memory", "metadata", "data"]
+    with tempfile.TemporaryDirectory(prefix="gfs-bench-", dir=arguments.dir) as name:
+        if "memory" in wanted:
+            rows += memory.measure()
+        if "metadata" in wanted:
+            (Path(name) / "metadata").mkdir()
+            rows += metadata.measure(Path(name) / "metadata", arguments.rounds)
+        if "data" in wanted:
+            (Path(name) / "data").mkdir()
+            rows += data.measure(Path(name) / "data", arguments.mebibytes * MIB, arguments.rounds)
+    for row in rows:
+        print(f"{row['figure']:<26} {row['value']:>16} {row['bare']:>14} {row['ratio']:>7}  aim {row['aim']}")
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    (results / f"{stamp}.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
