@@ -1,0 +1,307 @@
+"""How a write session begins: the chain of its grant is found, or all members are prepared for it.
+
+Preparing makes the members' replicas equal before the first mutation under a new version: see
+docs/architecture/chunk-servers.md, "Preparing a grant".
+"""
+
+import logging
+from contextlib import ExitStack
+from typing import Final
+
+from gfschunkserver.buffers import packet_buffer
+from gfschunkserver.chain import SYNC_SECONDS, Chain, hop_seconds
+from gfschunkserver.downstream import Downstream, open_downstream
+from gfschunkserver.engine import Engine
+from gfschunkserver.replica import Replica
+from gfsprotocol import bulk
+from gfsprotocol.bulk import Ack, CommitVersion, OpenWrite, Prepare, Read, ReadReply, Reconcile, Table
+from gfsprotocol.bulksocket import BulkConnection
+from gfsprotocol.checksums import block_count, digests_match, segment_digests
+from gfsprotocol.errors import (
+    AlreadyExists,
+    ChunkCorrupt,
+    ChunkNotFound,
+    DataError,
+    GfsError,
+    LeaseLost,
+    RemoteProtocolError,
+    ReplicaFailed,
+    StaleReplica,
+)
+from gfsprotocol.ids import BLOCK_BYTES, DIGEST_BYTES, PACKET_BYTES
+from gfsprotocol.messages import Grant, ServerAddress
+
+log = logging.getLogger(__name__)
+
+PREPARE_SECONDS: Final = 20.0
+
+
+def open_write(engine: Engine, request: OpenWrite) -> tuple[Chain, Downstream | None]:
+    """The chain of the grant, and a session with the next member."""
+    grant = engine.access.open_grant(request.grant, request.position)
+    if request.position == 0:
+        return _open_as_primary(engine, grant, request)
+    return _open_as_member(engine, grant, request)
+
+
+def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
+    created: Replica | None = None
+    with engine.chains.opening(grant.chunk):
+        chain = engine.chains.get(grant)
+        if chain is None:
+            engine.chains.promise(grant)
+            replica = engine.store.find(grant.chunk)
+            if replica is None and grant.base_version == 0:
+                created = engine.store.create(grant)
+                chain = engine.chains.start(created, grant)
+            else:
+                chain = prepare_members(engine, grant, request.grant, replica)
+    engine.chains.enter(chain, grant)
+    try:
+        chain.check()
+        downstream = _open_next(engine, grant, request)
+        chain.begin_confirmation(
+            lambda: engine.leader.confirm_grant(grant.chunk, grant.version, chain.replica.length)
+        )
+    except GfsError as error:
+        engine.chains.leave(chain)
+        if created is not None:
+            _undo_creation(engine, created)
+        if isinstance(error, AlreadyExists):
+            # The others have what we lack: it is our replica that was lost. Otherwise the other one has restarted.
+            failed = str(engine.server) if created is not None else error.hint
+            raise ReplicaFailed(error.message, failed) from error
+        raise
+    return chain, downstream
+
+
+def _undo_creation(engine: Engine, created: Replica) -> None:
+    """An empty replica must not look like a good one to the master."""
+    if engine.chains.is_open(created.chunk):
+        return
+    engine.chains.forget(created.chunk)
+    engine.store.drop([created], "no chain could be made for it")
+
+
+def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
+    with engine.chains.opening(grant.chunk):
+        chain = engine.chains.get(grant)
+        if chain is None:
+            chain = _begin_as_member(engine, grant)
+    engine.chains.enter(chain, grant)
+    try:
+        chain.check()
+        return chain, _open_next(engine, grant, request)
+    except GfsError:
+        engine.chains.leave(chain)
+        raise
+
+
+def _begin_as_member(engine: Engine, grant: Grant) -> Chain:
+    """Only a chunk that has no data yet begins without being prepared."""
+    replica = engine.store.find(grant.chunk)
+    engine.chains.promise(grant)
+    if grant.base_version == 0 and (replica is None or replica.version < grant.version):
+        if replica is not None:
+            # Version 0 in the log: nothing was ever acknowledged on the chunk, so what is here counts for nothing.
+            engine.chains.forget(grant.chunk)
+            engine.store.drop([replica], "its grant never came into force")
+        return engine.chains.start(engine.store.create(grant), grant)
+    own = str(engine.server)
+    if grant.base_version == 0:
+        raise AlreadyExists(f"server {engine.server:016x} has chunk {grant.chunk:x} from before it was started", own)
+    raise ReplicaFailed(f"server {engine.server:016x} was not prepared for this grant: it was restarted", own)
+
+
+def _open_next(engine: Engine, grant: Grant, request: OpenWrite) -> Downstream | None:
+    position = request.position + 1
+    if position == len(grant.members):
+        return None
+    seconds = hop_seconds(len(grant.members), request.position)
+    return open_downstream(engine, grant.members[position], request.grant, position, request.client, seconds)
+
+
+# ------------------------------------------------------------------------------------------------------ the primary
+
+
+def prepare_members(engine: Engine, grant: Grant, signed: bytes, replica: Replica | None) -> Chain:
+    """Makes all members' replicas equal and gives them the grant's version, durably, this one last."""
+    replica = _usable(engine, grant, replica)
+    engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over"))
+    try:
+        with ExitStack() as stack:
+            members = [
+                _Member(engine, grant, member, position, signed, stack)
+                for position, member in enumerate(grant.members[1:], 1)
+            ]
+            longest = max(members, key=lambda member: member.length, default=None)
+            if longest is not None and longest.length > replica.length:
+                longest.pull_tail(replica)
+            if 0 <= grant.cut_length < replica.length:
+                replica.cut(grant.cut_length, sync=False)
+            for member in members:
+                member.reconcile(replica)
+            for member in members:
+                member.begin_commit(replica.length)
+            for member in members:
+                member.end_commit()
+        replica.set_version(grant.version)
+    except ChunkCorrupt as error:
+        engine.suspect(replica.chunk)
+        raise ReplicaFailed(f"server {engine.server:016x}: {error.message}", str(engine.server)) from error
+    chain = engine.chains.start(replica, grant)
+    engine.store.listener(grant.chunk)
+    return chain
+
+
+def _usable(engine: Engine, grant: Grant, replica: Replica | None) -> Replica:
+    own = str(engine.server)
+    if replica is None:
+        raise ReplicaFailed(f"server {engine.server:016x} holds no replica of chunk {grant.chunk:x}", own)
+    if replica.version > grant.version:
+        raise LeaseLost(f"chunk {grant.chunk:x} has version {replica.version}, the grant {grant.version}")
+    if replica.version < grant.base_version:
+        raise ReplicaFailed(f"server {engine.server:016x} holds a stale replica of chunk {grant.chunk:x}", own)
+    return replica
+
+
+class _Member:
+    """Another member while the primary prepares it."""
+
+    def __init__(
+        self, engine: Engine, grant: Grant, address: ServerAddress, position: int, signed: bytes, stack: ExitStack
+    ) -> None:
+        self._engine = engine
+        self._grant = grant
+        self._address = address
+        self._peer = Downstream(engine, address)
+        table, payload_bytes = self._peer.call(Prepare(signed, position), Table, PREPARE_SECONDS)
+        self._clean = False
+        stack.callback(self._end)
+        self.length = table.length
+        if payload_bytes != block_count(table.length) * DIGEST_BYTES:
+            raise self._peer.failed(f"sent a table of {payload_bytes} bytes for {table.length} bytes of data")
+        self._digests = memoryview(bytearray(payload_bytes))
+        self._receive(self._digests)
+
+    def pull_tail(self, replica: Replica) -> None:
+        """Gets what the primary's replica lacks.
+
+        It may have been acknowledged: a machine that lost its unsynced bytes must not take them from the others.
+        """
+        source = Downstream(self._engine, self._address)
+        token = self._engine.access.sign_read(self._grant)
+        start = replica.length // BLOCK_BYTES * BLOCK_BYTES
+        with packet_buffer() as buffer:
+            while start < self.length:
+                request = Read(token, replica.chunk, self._grant.base_version, start, PACKET_BYTES)
+                reply, payload_bytes = source.call(request, ReadReply, PREPARE_SECONDS)
+                try:
+                    data = buffer[:payload_bytes]
+                    source.connection.receive_into(data)
+                except GfsError as error:
+                    source.abandon()
+                    raise source.failed(error.message) from error
+                source.give_back()
+                if not data or not digests_match(start, data, reply.digests):
+                    raise source.failed(f"its replica of chunk {replica.chunk:x} is not good at {start}")
+                replica.put(start, data, reply.digests, sync=False)
+                start += len(data)
+
+    def reconcile(self, replica: Replica) -> None:
+        """Sends the blocks in which the replicas differ."""
+        table, length = _table(replica)
+        blocks = block_count(length)
+        per_packet = PACKET_BYTES // BLOCK_BYTES
+        block = 0
+        while block < blocks:
+            run = 0
+            while run < per_packet and block + run < blocks and self._differs(table, block + run):
+                run += 1
+            if run:
+                data = replica.read_verified(block * BLOCK_BYTES, run * BLOCK_BYTES)
+                header = Reconcile(block * BLOCK_BYTES, segment_digests(block * BLOCK_BYTES, data))
+                self._peer.send(PREPARE_SECONDS, bulk.encode(header, len(data)), data)
+                self._peer.receive_ack()
+            block += run or 1
+
+    def begin_commit(self, length: int) -> None:
+        self._peer.send(PREPARE_SECONDS + SYNC_SECONDS, bulk.encode(CommitVersion(length)))
+
+    def end_commit(self) -> None:
+        self._peer.receive_ack()
+        self._clean = True
+
+    def _differs(self, table: bytes, block: int) -> bool:
+        place = slice(block * DIGEST_BYTES, (block + 1) * DIGEST_BYTES)
+        return table[place] != self._digests[place]
+
+    def _receive(self, view: memoryview) -> None:
+        try:
+            self._peer.connection.receive_into(view)
+        except GfsError as error:
+            raise self._peer.failed(error.message) from error
+
+    def _end(self) -> None:
+        if self._clean:
+            self._peer.give_back()
+        else:
+            self._peer.abandon()
+
+
+# ---------------------------------------------------------------------------------------------------- other members
+
+
+def serve_prepare(engine: Engine, primary: BulkConnection, request: Prepare) -> None:
+    """A member's side of preparing; returns when the grant's version is durable here."""
+    grant = engine.access.open_grant(request.grant, request.position)
+    # Before the lock: two primaries that prepare each other's grants must not wait for each other.
+    engine.chains.promise(grant)
+    with engine.chains.opening(grant.chunk):
+        engine.chains.promise(grant)
+        engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} is being prepared"))
+        replica = _replica_to_prepare(engine, grant)
+        table, length = _table(replica)
+        primary.send(Table(replica.version, length), table)
+        with packet_buffer() as buffer:
+            while True:
+                step, payload_bytes = primary.receive_request()
+                if isinstance(step, CommitVersion):
+                    break
+                if not isinstance(step, Reconcile):
+                    raise RemoteProtocolError(f"{primary.peer} sent {type(step).__name__} while preparing a grant")
+                data = buffer[:payload_bytes]
+                primary.receive_into(data)
+                _take_blocks(replica, step, data)
+                primary.send(Ack(step.offset, replica.length))
+        if replica.length != step.length:
+            replica.cut(step.length, sync=False)
+        engine.chains.promise(grant)
+        replica.set_version(grant.version)
+        engine.chains.start(replica, grant)
+    engine.store.listener(grant.chunk)
+    primary.send(Ack(0, replica.length))
+
+
+def _replica_to_prepare(engine: Engine, grant: Grant) -> Replica:
+    replica = engine.store.find(grant.chunk)
+    if replica is None and grant.base_version == 0:
+        return engine.store.create(grant)
+    if replica is None:
+        raise ChunkNotFound(f"server {engine.server:016x} holds no replica of chunk {grant.chunk:x}")
+    if replica.version > grant.version:
+        raise LeaseLost(f"chunk {grant.chunk:x} has version {replica.version}, the grant {grant.version}")
+    if replica.version < grant.base_version:
+        raise StaleReplica(f"chunk {grant.chunk:x} has version {replica.version}, the grant needs {grant.base_version}")
+    return replica
+
+
+def _table(replica: Replica) -> tuple[bytes, int]:
+    with replica.pinned(), replica.lock:
+        return bytes(replica.state.table), replica.length
+
+
+def _take_blocks(replica: Replica, step: Reconcile, data: memoryview) -> None:
+    if step.offset % BLOCK_BYTES or not digests_match(step.offset, data, step.digests):
+        raise DataError(f"blocks of chunk {replica.chunk:x} arrived damaged while its grant was prepared")
+    replica.put(step.offset, data, step.digests, sync=False)

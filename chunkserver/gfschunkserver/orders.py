@@ -1,0 +1,118 @@
+"""What the leader wants done: copy, delete, verify. Done in threads, bounded, and answered with the next heartbeat."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from gfschunkserver.copying import copy_chunk
+from gfschunkserver.engine import Engine
+from gfschunkserver.replica import Replica
+from gfschunkserver.scrubber import Scrubber
+from gfsprotocol.errors import GfsError
+from gfsprotocol.messages import DeleteOrder, Order, OrderResult, ReplicateOrder, VerifyOrder
+
+log = logging.getLogger(__name__)
+
+WORKERS: Final = 4
+ORDERS_MAX: Final = 4096
+
+Finished = Callable[[OrderResult], None]
+"""Called on the event loop."""
+
+
+class Orders:
+    """Carries out orders. Lives on the event loop; an order that comes again while it is being done is done once."""
+
+    def __init__(self, engine: Engine, scrubber: Scrubber) -> None:
+        self._engine = engine
+        self._scrubber = scrubber
+        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="order")
+        self._running: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, orders: tuple[Order, ...], finished: Finished) -> None:
+        """Begins with those that are new; ``finished`` hears of each."""
+        deletions: list[DeleteOrder] = []
+        for order in orders:
+            if order.order in self._running:
+                continue
+            if len(self._running) >= ORDERS_MAX:
+                finished(OrderResult(order.order, "too many orders at once"))
+                continue
+            self._running.add(order.order)
+            match order:
+                case DeleteOrder():
+                    deletions.append(order)
+                case ReplicateOrder():
+                    self._spawn(self._copy(order, finished))
+                case VerifyOrder():
+                    self._verify(order, finished)
+        if deletions:
+            self._spawn(self._delete(deletions, finished))
+
+    def stop(self) -> None:
+        """What is being done is finished; what waits is not begun."""
+        for task in self._tasks:
+            task.cancel()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _end(self, order: int, error: str, finished: Finished) -> None:
+        self._running.discard(order)
+        finished(OrderResult(order, error))
+
+    async def _copy(self, order: ReplicateOrder, finished: Finished) -> None:
+        error = ""
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._executor, copy_chunk, self._engine, order)
+        except GfsError as failure:
+            error = failure.message
+        self._end(order.order, error, finished)
+
+    async def _delete(self, orders: list[DeleteOrder], finished: Finished) -> None:
+        results = await asyncio.get_running_loop().run_in_executor(self._executor, self._delete_all, orders)
+        for result in results:
+            self._end(result.order, result.error, finished)
+
+    def _delete_all(self, orders: list[DeleteOrder]) -> list[OrderResult]:
+        """In a worker thread: one fsync for all."""
+        results: list[OrderResult] = []
+        doomed: list[tuple[DeleteOrder, Replica]] = []
+        for order in orders:
+            replica = self._engine.store.find(order.chunk)
+            error = ""
+            try:
+                if replica is None:
+                    self._engine.store.forget_corrupt(order.chunk)
+                elif replica.version > order.version:
+                    error = f"chunk {order.chunk:x} has version {replica.version}, newer than {order.version}"
+                elif self._engine.chains.is_open(order.chunk):
+                    error = f"chunk {order.chunk:x} is being written"
+                else:
+                    self._engine.chains.forget(order.chunk)
+                    doomed.append((order, replica))
+                    continue
+            except GfsError as failure:
+                error = failure.message
+            results.append(OrderResult(order.order, error))
+        error = ""
+        try:
+            self._engine.store.drop([replica for _, replica in doomed], "the master had it deleted")
+        except GfsError as failure:
+            error = failure.message
+        results.extend(OrderResult(order.order, error) for order, _ in doomed)
+        return results
+
+    def _verify(self, order: VerifyOrder, finished: Finished) -> None:
+        loop = asyncio.get_running_loop()
+
+        def done(error: str) -> None:
+            loop.call_soon_threadsafe(self._end, order.order, error, finished)
+
+        self._scrubber.verify(order.chunk, done)

@@ -1,0 +1,98 @@
+"""Reads: stored digests and raw bytes by sendfile for those who verify, verified bytes for the others."""
+
+import os
+import select
+import threading
+from typing import Final
+
+from gfschunkserver.engine import Engine
+from gfschunkserver.replica import Replica
+from gfsprotocol import bulk
+from gfsprotocol.bulk import ReadReply
+from gfsprotocol.bulksocket import BulkConnection
+from gfsprotocol.checksums import BLOCK_BYTES, block_count, digest
+from gfsprotocol.errors import ChunkCorrupt, ConnectionLost, DeadlineExceeded, InvalidArgument, StaleReplica
+from gfsprotocol.ids import CHUNK_BYTES_MAX, DIGEST_BYTES, MIB
+
+LARGE_READ_BYTES: Final = 4 * MIB
+SEND_SECONDS: Final = 30.0
+_large_reads = threading.Semaphore(1)
+"""Verified reads hold their bytes in memory; large ones come one at a time."""
+
+
+def serve_read(engine: Engine, connection: BulkConnection, request: bulk.Read) -> None:
+    """Answers one Read. An error raised before anything is sent is an answer; a ConnectionLost is the end."""
+    engine.access.check_read(request.token, request.chunk)
+    if request.offset < 0 or not 0 <= request.length <= CHUNK_BYTES_MAX:
+        raise InvalidArgument(f"a read of {request.length} bytes at {request.offset} makes no sense")
+    replica = engine.store.get(request.chunk)
+    if replica.version < request.version:
+        raise StaleReplica(f"chunk {request.chunk:x} has version {replica.version} here, not {request.version}")
+    try:
+        if request.verify or not _is_whole_blocks(replica, request):
+            _send_verified(connection, replica, request)
+        else:
+            _send_stored(connection, replica, request)
+    except ChunkCorrupt as error:
+        engine.store.condemn(replica, error.message)
+        raise
+
+
+def _is_whole_blocks(replica: Replica, request: bulk.Read) -> bool:
+    end = request.offset + request.length
+    return request.offset % BLOCK_BYTES == 0 and (end % BLOCK_BYTES == 0 or end >= replica.length)
+
+
+def _reply(replica: Replica, offset: int, chunk_length: int, digests: bytes, verified: bool) -> ReadReply:
+    state = replica.state
+    return ReadReply(
+        offset, chunk_length, state.version, digests, verified, state.inode, state.index, state.chunk_bytes
+    )
+
+
+def _send_verified(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
+    if request.length <= LARGE_READ_BYTES:
+        _send_verified_bytes(connection, replica, request)
+        return
+    with _large_reads:
+        _send_verified_bytes(connection, replica, request)
+
+
+def _send_verified_bytes(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
+    data = replica.read_verified(request.offset, request.length)
+    connection.send(_reply(replica, request.offset, replica.length, digest(data), verified=True), data)
+
+
+def _send_stored(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
+    with replica.pinned() as file:
+        with replica.lock:
+            length = replica.length
+            end = max(request.offset, min(request.offset + request.length, length))
+            table = replica.state.table
+            first, last = request.offset // BLOCK_BYTES, block_count(end)
+            digests = bytes(table[first * DIGEST_BYTES : last * DIGEST_BYTES]) if end > request.offset else b""
+            place = replica.data_offset(request.offset)
+        count = end - request.offset
+        header = bulk.encode(_reply(replica, request.offset, length, digests, verified=False), count)
+        connection.send_bytes([header])
+        send_file(connection, file.descriptor(), place, count)
+
+
+def send_file(connection: BulkConnection, descriptor: int, offset: int, count: int) -> None:
+    """``count`` bytes of a file, without copying them. ConnectionLost if the peer, or the file, ends before."""
+    sock = connection.sock.fileno()
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    while count:
+        try:
+            sent = os.sendfile(sock, descriptor, offset, count)
+        except BlockingIOError:
+            if not poll.poll(1000 * SEND_SECONDS):
+                raise DeadlineExceeded(f"{connection.peer} takes no data") from None
+            continue
+        except OSError as error:
+            raise ConnectionLost(f"sending to {connection.peer} failed: {error.strerror or error}") from error
+        if not sent:
+            raise ConnectionLost("the chunk was cut while it was read")
+        offset += sent
+        count -= sent
