@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from gfsclient.cli.output import PIPE_CLOSED, OutputClosed, discard_output
 from gfsprotocol.errors import GfsError
 
 COMMANDS = {
@@ -51,6 +52,8 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OutputClosed:
+        return discard_output(PIPE_CLOSED)
     except (click.Abort, KeyboardInterrupt):
         return 130
     return result if isinstance(result, int) else 0

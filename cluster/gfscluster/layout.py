@@ -123,9 +123,7 @@ def _check_name(directory: Path) -> None:
     """The path stands in configuration files and in the journal's URL, where not every name can."""
     name = str(directory)
     if not name.isprintable() or "?" in name:
-        raise ConfigurationError(
-            f"{name!r} cannot hold a cluster: it has a control character, a '?' or no UTF-8"
-        )
+        raise ConfigurationError(f"{name!r} cannot hold a cluster: it has a control character, a '?' or no UTF-8")
 
 
 def _make_directory(directory: Path) -> None:

@@ -6,7 +6,7 @@ A page holds ``<!-- made from the code: NAME -->`` and ``<!-- end -->``; what st
 import errno
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -73,7 +73,7 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
             yield from _help(found, subcommand, context)
 
 
-PARTS = {
+PARTS: dict[str, Callable[[], str]] = {
     "settings-master": lambda: settings_table(MasterConfig, flags=True),
     "settings-chunkserver": lambda: settings_table(ChunkServerConfig, flags=True),
     "settings-client": lambda: settings_table(ClientConfig, flags=False),

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from gfsclient.cli.output import OutputClosed, error_line
+from gfsclient.cli.output import PIPE_CLOSED, OutputClosed, discard_output, error_line
 from gfsclient.cli.session import Session, exit_code_of, message_of
 from gfsprotocol.errors import GfsError
 
@@ -44,7 +44,6 @@ COMMANDS: Final = (
 )
 INTERRUPTED: Final = 128 + signal.SIGINT
 TERMINATED: Final = 128 + signal.SIGTERM
-PIPE_CLOSED: Final = 128 + signal.SIGPIPE
 
 
 class Commands(click.Group):
@@ -97,7 +96,7 @@ def main() -> int:
         error_line(message_of(error))
         return error.exit_code
     except OutputClosed:
-        return _quiet(PIPE_CLOSED)
+        return discard_output(PIPE_CLOSED)
     except OSError as error:
         error_line(message_of(error))
         return exit_code_of(error)
@@ -105,16 +104,8 @@ def main() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _quiet(TERMINATED if terminated else INTERRUPTED)
+        return discard_output(TERMINATED if terminated else INTERRUPTED)
     return result if isinstance(result, int) else 0
-
-
-def _quiet(status: int) -> int:
-    """Nobody reads our output any more: what is still buffered for it goes nowhere."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
-    return status
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -10,9 +12,20 @@ from typing import Any, Final
 
 from gfsprotocol.checksums import Buffer
 
+PIPE_CLOSED: Final = 128 + signal.SIGPIPE
+"""The exit status when nobody reads our output any more, as a shell shows it for a program that SIGPIPE ended."""
+
 
 class OutputClosed(Exception):
     """Whoever read our standard output has gone (``| head``): time to end without a word."""
+
+
+def discard_output(status: int) -> int:
+    """Sends what is still buffered for standard output nowhere, so that the exit is silent; returns ``status``."""
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, sys.stdout.fileno())
+    os.close(devnull)
+    return status
 
 
 class StandardOutput:

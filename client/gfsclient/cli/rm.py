@@ -7,6 +7,7 @@ import click
 from gfsclient.cli.session import Failures, with_filesystem
 from gfsclient.cli.values import REMOTE
 from gfsclient.cli.walking import is_directory
+from gfsclient.paths import to_bytes
 from gfsprotocol.errors import IsADirectory, NotFound, NotPermitted
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def command(
 
 
 async def _remove(files: "FileSystem", path: str, recursive: bool, skip_trash: bool, keep_seconds: int) -> None:
-    if path.strip("/") == "":
+    if to_bytes(path) == b"/":
         raise NotPermitted("the root directory cannot be removed")
     attributes = await files.stat(path, follow=False)
     if is_directory(attributes) and not recursive:
