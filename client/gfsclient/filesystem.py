@@ -126,11 +126,14 @@ class FileSystem(Namespace):
         ``replication``, ``chunk_bytes`` (0: the cluster's defaults) and ``permissions`` (the caller has applied its
         umask) are for a file that is made by it.
         """
-        return File(self._core, await self._open(paths.to_bytes(path), mode, replication, chunk_bytes, permissions))
+        return File(
+            self._core, await self.open_handle(paths.to_bytes(path), mode, replication, chunk_bytes, permissions)
+        )
 
-    async def _open(
+    async def open_handle(
         self, path: bytes, mode: str, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o666
     ) -> FileHandle:
+        """What :meth:`open` opens, for code that runs in threads of its own (the sync API)."""
         flags = OpenMode.parse(mode)
         if not flags.writes:
             located = await self._masters.expect(Locate(path, ROOT_INODE), Locations)
@@ -157,7 +160,7 @@ class FileSystem(Namespace):
 
     async def write_bytes(self, path: PathLike, data: ReadableBuffer, *, permissions: int = 0o666) -> None:
         """Makes ``data`` the whole content of a file, durably."""
-        handle = await self._open(paths.to_bytes(path), "w", permissions=permissions)
+        handle = await self.open_handle(paths.to_bytes(path), "w", permissions=permissions)
         await self._core.in_thread(_write_and_close, handle, data)
 
     async def append_record(self, path: PathLike, data: bytes, *, sync: bool = False) -> int:
@@ -284,7 +287,7 @@ class FileSystem(Namespace):
         """A new file is listed as open meanwhile; one that replaces another has no name until it is complete."""
         present = await self._present(remote) if overwrite else None
         if present is None:
-            handle = await self._open(remote, "x", replication, chunk_bytes, permissions)
+            handle = await self.open_handle(remote, "x", replication, chunk_bytes, permissions)
         else:
             handle = await self._open_nameless(remote, present, replication, chunk_bytes)
         stop = Stop()
