@@ -1,7 +1,7 @@
 """What the machine itself can do: a bare chain of sockets and files, and a bare file over one socket.
 
-No checksums, no HTTP, no framing, no metadata: three processes that receive from a socket into a large buffer, write to a
-file, pass on, and fsync at the end; and a process that sends a file by sendfile to one that throws it away.
+No checksums, no HTTP, no framing, no metadata: three processes that receive from a socket into a large buffer, write
+to a file, pass on, and fsync at the end; and a process that sends a file by sendfile to one that throws it away.
 """
 
 import multiprocessing

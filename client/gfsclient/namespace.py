@@ -143,6 +143,11 @@ class Namespace:
         """Makes a directory; ``parents`` makes missing ones above it and accepts an existing one, as ``mkdir -p``."""
         await self._attributes(msg.Mkdir(paths.to_bytes(path), mode=mode, parents=parents))
 
+    async def make_file(self, path: PathLike, permissions: int = 0o666, exclusive: bool = False) -> Attributes:
+        """Makes an empty file in one request; an existing one is left as it is, or refused if ``exclusive``."""
+        body = msg.Create(paths.to_bytes(path), mode=permissions, exclusive=exclusive, open=False)
+        return await self._attributes(body)
+
     async def rmdir(self, path: PathLike) -> None:
         """Removes an empty directory."""
         await self._done(msg.Rmdir(paths.to_bytes(path)))

@@ -229,6 +229,9 @@ class FileSystem:
     def mkdir(self, path: PathLike, mode: int = 0o777, parents: bool = False) -> None:
         self._loop.run(self._system.mkdir(path, mode, parents))
 
+    def make_file(self, path: PathLike, permissions: int = 0o666, exclusive: bool = False) -> Attributes:
+        return self._loop.run(self._system.make_file(path, permissions, exclusive))
+
     def rmdir(self, path: PathLike) -> None:
         self._loop.run(self._system.rmdir(path))
 

@@ -27,5 +27,4 @@ async def command(files: "FileSystem", failures: Failures, paths: tuple[str, ...
                 await files.utime(path, NOW, NOW, follow=True)
             except NotFound:
                 if not no_create:
-                    created = await files.open(path, "ab", permissions=0o666 & ~current_umask())
-                    await created.close()
+                    await files.make_file(path, 0o666 & ~current_umask())
