@@ -239,6 +239,7 @@ class JournalScan:
         self._files = files
         self._directory = directory
         self._disk_id = disk_id
+        self._closed = False
         self.segments: list[Segment] = []
         self.unborn: list[Path] = []
         """A last segment that a crash kept from being born; nothing can have followed."""
@@ -289,8 +290,11 @@ class JournalScan:
             self._files.sync_directory(self._directory)
 
     def close(self) -> None:
-        for segment in self.segments:
-            segment.file.close()
+        """Once or more often: a closed descriptor's number may be another file's by now."""
+        if not self._closed:
+            self._closed = True
+            for segment in self.segments:
+                segment.file.close()
 
     def _open_all(self) -> None:
         names = [name for name in self._files.names(self._directory) if name.endswith(SUFFIX)]
