@@ -133,6 +133,9 @@ class Repair:
             for slot in list(queue)[: 20 * limit]:
                 if len(copies) >= limit:
                     return copies
+                if not self._is_short(slot):
+                    del queue[slot]
+                    continue
                 if self._not_before.get(slot, 0.0) > now:
                     continue
                 copy = self._copy(slot)
@@ -142,6 +145,13 @@ class Repair:
                 self._start(copy, now)
                 copies.append(copy)
         return copies
+
+    def _is_short(self, slot: int) -> bool:
+        """Whether the chunk is still there and has still too few copies: a server that came back may have brought it."""
+        state = self._state
+        if not state.chunks.ids[slot]:
+            return False
+        return self._fleet.alive_count(slot) < state.inodes.replication(state.chunks.inode[slot])
 
     def _copy(self, slot: int) -> Copy | None:
         state, fleet = self._state, self._fleet
