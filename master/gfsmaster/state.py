@@ -419,11 +419,12 @@ class State:
 
     def _add_chunk(self, operation: op.AddChunk) -> ReplyBody:
         slot = self._slot(operation.inode)
+        # The new chunk first: its id was planned before the slot of the one that it replaces became free.
+        chunk = self.chunks.claim(operation.chunk)
         replaced = self.inodes.chunk_at(slot, operation.index)
         if replaced:
             self.inodes.set_chunk(slot, operation.index, 0)
             self._free_chunk(replaced)
-        chunk = self.chunks.claim(operation.chunk)
         self.chunks.inode[chunk] = slot
         self.chunks.index[chunk] = operation.index
         self.chunks.version[chunk] = 1
