@@ -147,7 +147,7 @@ class Repair:
         return copies
 
     def _is_short(self, slot: int) -> bool:
-        """Whether the chunk is still there with too few copies: a server that came back may have brought what was lost."""
+        """Whether the chunk is still there, with too few copies: a server that came back may have brought one."""
         state = self._state
         if not state.chunks.ids[slot]:
             return False
