@@ -44,7 +44,7 @@ def judge(answers: dict[str, Status | GfsError]) -> Health:
     weaknesses = _weaknesses(answers, status)
     if weaknesses:
         return Health(Band.DEGRADED, "Yes, every chunk has a good copy, but", weaknesses)
-    return Health(Band.WELL, f"Yes, all {_count(status.chunks, 'chunk has', 'chunks have')} all their copies", ())
+    return Health(Band.WELL, "Yes, every chunk has all its copies", ())
 
 
 def _weaknesses(answers: dict[str, Status | GfsError], status: Status) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def changed(**fields: object) -> Status:
 
 def test_all_is_well() -> None:
     health = judge({"a:1": WELL, "b:2": STANDBY})
-    assert (health.band, health.line) == (Band.WELL, "Yes, all 3 chunks have all their copies.")
+    assert (health.band, health.line) == (Band.WELL, "Yes, every chunk has all its copies.")
 
 
 @pytest.mark.parametrize(
