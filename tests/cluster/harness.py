@@ -141,7 +141,8 @@ class Cluster:
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """Starts ``gfsclient`` and leaves it to the caller to wait for it."""
-        return subprocess.Popen([BIN / "gfsclient", *arguments], env=self.environment, **options)
+        options.setdefault("env", self.environment)
+        return subprocess.Popen([BIN / "gfsclient", *arguments], **options)
 
     def status(self) -> dict[str, Any]:
         """What ``gfs status --json`` says."""

@@ -4,12 +4,15 @@ import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from gfsclient.cli.output import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+LABEL_MAX: Final = 32
+"""Characters of a label, so that the bar keeps its place on a narrow terminal."""
 
 Callback = Callable[[int, int | None], None]
 """Takes the bytes done, and the bytes in all if they are known; called from the threads that copy."""
@@ -33,11 +36,14 @@ class ProgressBars:
             self._bars.stop()
 
     def bar(self, name: str, total: int | None = None) -> Callback | None:
-        """A new bar's callback; None where no bar is shown."""
+        """A new bar's callback, labelled with the last name of a path; None where no bar is shown."""
         bars = self._bars
         if bars is None:
             return None
-        task = bars.add_task(shown(name, always=True), total=total)
+        label = shown(name.rstrip("/").rpartition("/")[2] or name, always=True)
+        if len(label) > LABEL_MAX:
+            label = label[: LABEL_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        task = bars.add_task(label, total=total)
 
         def update(done: int, total: int | None) -> None:
             bars.update(task, completed=done, total=total)
