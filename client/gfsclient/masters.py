@@ -23,6 +23,7 @@ from gfsprotocol.errors import (
     AuthenticationFailed,
     AvailabilityError,
     Busy,
+    CallForgotten,
     ConnectionLost,
     DeadlineExceeded,
     GfsError,
@@ -115,6 +116,8 @@ class Masters:
         self._next_number = 1
         self._floor = 1
         self._open_numbers: set[int] = set()
+        self._is_known = False
+        """Whether a mutation of ours has ever succeeded."""
         self._in_flight = 0
         self._housekeeper: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -161,6 +164,7 @@ class Masters:
         reply = response.body
         if isinstance(reply, ErrorReply):
             raise from_wire(reply.code, reply.message, reply.hint)
+        self._is_known = self._is_known or bool(number)
         return reply
 
     async def _call_patiently(
@@ -169,21 +173,28 @@ class Masters:
         """Asks again and again, until the deadline."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        last_error, retry, attempt = first_error, first_error is not None, 0
+        last_error, attempt = first_error, 0
+        retry = isinstance(first_error, ConnectionLost)
         while True:
             leader = await self._find_leader(deadline - loop.time(), last_error)
             try:
                 return await self._ask(leader, body, number, max(0.0, deadline - loop.time()), retry)
+            except CallForgotten:
+                if not retry or self._is_known:
+                    raise
+                # Nothing that we did was ever logged, or the master would know us: so this call was not done either.
+                retry = False
             except AvailabilityError as error:
                 if not _is_retried(error):
-                    raise
-                last_error, retry = error, True
+                    raise (last_error if isinstance(last_error, SafeMode | Busy) else error) from None
+                # Other refusals are given before anything is done; a lost answer may be that of a call that was done.
+                last_error, retry = error, retry or isinstance(error, ConnectionLost)
                 self._note(leader, error)
-            if deadline <= loop.time():
-                raise last_error
-            if not isinstance(last_error, ConnectionLost):
-                await asyncio.sleep(min(backoff_seconds(attempt), max(0.0, deadline - loop.time())))
-            attempt = min(attempt + 1, 16)
+                if deadline <= loop.time():
+                    raise
+                if not isinstance(error, ConnectionLost):
+                    await asyncio.sleep(min(backoff_seconds(attempt), max(0.0, deadline - loop.time())))
+                attempt = min(attempt + 1, 16)
 
     def count_writer(self, change: int) -> None:
         """So many more files are open for writing; while there are any, the leader is told that we live."""
@@ -244,7 +255,9 @@ class Masters:
     def _unreachable(self, last_error: AvailabilityError | None) -> AvailabilityError:
         if isinstance(last_error, SafeMode | Busy):
             return last_error
-        tried = "; ".join(f"{address}: {reason}" for address, reason in sorted(self._reasons.items()))
+        tried = "; ".join(
+            reason if address in reason else f"{address}: {reason}" for address, reason in sorted(self._reasons.items())
+        )
         tried = tried or f"no answer from {', '.join(self.addresses)}"
         return Unreachable(f"no leading master could be reached ({tried})")
 

@@ -88,6 +88,8 @@ class FakeChunkServer:
         """Called before the answer is sent."""
         self.mangle: Callable[[bulk.ReadReply, bytearray], bulk.ReadReply] = lambda reply, _: reply
         """May change a read's answer."""
+        self.pause_after: tuple[int, threading.Event] | None = None
+        """A read's answer stops after so many bytes until the event."""
         self.dead = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = ServerAddress(server, "127.0.0.1", self._listener.getsockname()[1])
@@ -158,7 +160,7 @@ class FakeChunkServer:
                 else:
                     assert isinstance(request, bulk.Read)
                     self.after(request)
-                    connection.send(*self._read(request))
+                    self._send_data(connection, *self._read(request))
                     continue
                 self.after(request)
                 connection.send(reply)
@@ -171,6 +173,13 @@ class FakeChunkServer:
             with self.fleet.lock:
                 self._connections.discard(sock)
                 connection.close()
+
+    def _send_data(self, connection: BulkConnection, reply: bulk.ReadReply, payload: bytes) -> None:
+        first, event = self.pause_after or (len(payload), None)
+        connection.send_bytes([bulk.encode(reply, len(payload)), payload[:first]])
+        if event is not None:
+            event.wait(10)
+        connection.send_bytes([payload[first:]])
 
     def _members(self, grant: Grant) -> list["FakeChunkServer"]:
         members = [self.fleet.servers[member.server] for member in grant.members]

@@ -1,91 +1,11 @@
-"""A small cluster for the client: the real leader over in-memory channels, chunk servers that do as they are told."""
+"""The small cluster as a fixture."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import pytest
 
-from gfsclient.config import ClientConfig
-from gfsclient.core import Core
-from gfsclient.filesystem import FileSystem
-from gfsclient.masters import Masters
-from gfsprotocol import messages as msg
-from gfsprotocol import rpc
-from gfsprotocol.channel import Channel, memory_pair
-from gfsprotocol.messages import Grant
-from tests.client.chunkservers import FakeFleet
-from tests.master.leading import KEY, FakeServer, Harness, leading, pack
-
-CHUNK_BYTES = 4 << 20
-
-
-class SmallCluster:
-    """Leader, chunk servers, and file systems connected to them."""
-
-    def __init__(self, harness: Harness, fleet: FakeFleet) -> None:
-        self.harness = harness
-        self.fleet = fleet
-        self.registered: list[FakeServer] = []
-        self.files: FileSystem
-        self._systems: list[FileSystem] = []
-        self._tasks: list[asyncio.Task[None]] = []
-
-    async def start(self, servers: int, **settings: object) -> None:
-        loop = asyncio.get_running_loop()
-        for number in range(1, servers + 1):
-            fake = self.fleet.add(number)
-            registered = _AtAddress(self.harness, number, fake.address.port)
-            await registered.register([])
-            self.registered.append(registered)
-
-        def confirm(server: int, grant: Grant, length: int) -> None:
-            body = msg.ConfirmGrant(server, grant.chunk, grant.version, length)
-            peer = self.registered[server - 1].peer
-            asyncio.run_coroutine_threadsafe(peer.call(body, 5), loop).result(10)
-
-        self.fleet.confirm = confirm
-        self.files = self.connect(**settings)
-
-    def connect(self, user: tuple[int, ...] = (0, 0), **settings: object) -> FileSystem:
-        """Another client."""
-        values = {"masters": ["m:1"], "key": KEY.hex(), "deadline_seconds": 10.0, "hedge_seconds": 5.0} | settings
-        config = ClientConfig(**values)  # type: ignore[arg-type]
-        masters = Masters(config.masters, KEY, user, config.deadline_seconds, dial=self.dial)
-        system = FileSystem(Core(config, masters))
-        self._systems.append(system)
-        return system
-
-    async def dial(self, address: str) -> Channel:
-        """A channel to the leader."""
-        near, far = memory_pair("client", address)
-        self._tasks.append(asyncio.create_task(self._serve(far)))
-        return near
-
-    async def _serve(self, channel: Channel) -> None:
-        peer = await rpc.accept(channel, "master", b"m", lambda _: KEY, self.harness.leader)
-        await peer.run()
-
-    async def close(self) -> None:
-        for system in self._systems:
-            await system.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-class _AtAddress(FakeServer):
-    """Registers with the address of a real socket."""
-
-    def __init__(self, harness: Harness, number: int, port: int) -> None:
-        super().__init__(harness, number)
-        self.port = port
-
-    async def register(self, chunks: list[tuple[int, int, int]], highest_chunk: int = 0) -> None:
-        self.peer = await self.harness.connect("chunkserver", b"cs-%d" % self.number)
-        body = msg.Register(self.number, b"", "127.0.0.1", self.port, (self.disk,), 0, highest_chunk)
-        await self.peer.call(body, 5)
-        await self.peer.call(msg.ChunkReport(self.number, pack(chunks), last=True), 5)
+from tests.client.smallcluster import SmallCluster, running
 
 
 @pytest.fixture
@@ -93,13 +13,7 @@ async def small_cluster() -> AsyncIterator[Callable[..., Awaitable[SmallCluster]
     """A factory: ``await small_cluster(servers=3, chunk_bytes=..., **client settings)``."""
     async with AsyncExitStack() as stack:
 
-        async def make(servers: int = 3, chunk_bytes: int = CHUNK_BYTES, **settings: object) -> SmallCluster:
-            harness = await stack.enter_async_context(leading(chunk_bytes=chunk_bytes, server_silent_seconds=3600.0))
-            fleet = FakeFleet(KEY)
-            stack.callback(fleet.close)
-            cluster = SmallCluster(harness, fleet)
-            stack.push_async_callback(cluster.close)
-            await cluster.start(servers, **settings)
-            return cluster
+        async def make(**options: object) -> SmallCluster:
+            return await stack.enter_async_context(running(**options))  # type: ignore[arg-type]
 
         yield make

@@ -1,0 +1,262 @@
+"""Writes through failures of chunk servers, leases and masters: nothing acknowledged is lost or doubled."""
+
+import asyncio
+import os
+import threading
+import time
+
+import pytest
+
+from gfsprotocol import bulk
+from gfsprotocol import messages as msg
+from gfsprotocol.errors import ConnectionLost, DataError, GfsError, LeaseLost, NoSpace, StaleHandle, TooFewServers
+from gfsprotocol.ids import KIB, MIB
+from tests.client.chunkservers import FakeChunkServer, Fault
+from tests.client.smallcluster import SmallCluster
+
+CHUNK = 256 * KIB
+PACKETS = 6
+
+
+def mutations(server: FakeChunkServer) -> int:
+    return sum(isinstance(request, bulk.Mutate) for request in server.requests)
+
+
+def primaries(cluster: SmallCluster) -> list[FakeChunkServer]:
+    return [server for server in cluster.fleet.servers.values() if mutations(server)]
+
+
+def count_mutations(cluster: SmallCluster, act) -> None:
+    """Calls ``act(server, n)`` before the n-th mutation of the whole cluster is carried out, from 1."""
+    lock, seen = threading.Lock(), [0]
+
+    def hook(server: FakeChunkServer):
+        def before(request: bulk.RequestHeader) -> None:
+            if isinstance(request, bulk.Mutate):
+                with lock:
+                    seen[0] += 1
+                    number = seen[0]
+                act(server, number)
+
+        return before
+
+    for server in cluster.fleet.servers.values():
+        server.before = hook(server)
+
+
+def check_content(cluster: SmallCluster, data: bytes, chunk_bytes: int) -> None:
+    """Each chunk of the only file is on at least two live servers, as it should be."""
+    state = cluster.harness.leader.state
+    slots = state.inodes.chunk_slots(state.inodes.slot_of(2))
+    for index, slot in enumerate(slots):
+        live = [s for s in cluster.fleet.servers.values() if not s.dead]
+        version = state.chunks.version[slot]
+        good = [s.replicas[state.chunks.ids[slot]] for s in live if state.chunks.ids[slot] in s.replicas]
+        good = [replica for replica in good if replica.version >= version]
+        assert len(good) >= 2
+        for replica in good:
+            assert bytes(replica.data) == data[index * chunk_bytes : (index + 1) * chunk_bytes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["primary", "another"])
+@pytest.mark.parametrize("boundary", range(1, PACKETS + 1))
+async def test_a_replica_that_dies_at_any_packet_boundary_costs_no_byte(small_cluster, who, boundary):
+    cluster = await small_cluster(servers=4, chunk_bytes=4 * MIB)
+    data = os.urandom(PACKETS * MIB - 1000)
+
+    def act(server: FakeChunkServer, number: int) -> None:
+        if number == boundary:
+            victim = server
+            if who == "another":
+                victim = next(s for s in cluster.fleet.servers.values() if s is not server and s.replicas)
+            victim.dead = True
+            if victim is server:
+                raise Fault
+
+    count_mutations(cluster, act)
+    await cluster.files.write_bytes("/a", data)
+    for server in cluster.fleet.servers.values():
+        if server.dead:
+            server.dead = False
+            server.kill()
+    assert await cluster.files.read_bytes("/a") == data
+    check_content(cluster, data, 4 * MIB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", range(1, 4))
+async def test_an_answer_that_is_lost_is_not_a_byte_lost(small_cluster, boundary):
+    cluster = await small_cluster(chunk_bytes=4 * MIB)
+    data = os.urandom(3 * MIB)
+    seen = [0]
+
+    def cut(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.Mutate):
+            seen[0] += 1
+            if seen[0] == boundary:
+                raise Fault
+
+    for server in cluster.fleet.servers.values():
+        server.after = cut
+    await cluster.files.write_bytes("/a", data)
+    assert await cluster.files.read_bytes("/a") == data
+
+
+async def test_a_new_chunk_whose_server_is_down_goes_to_others(small_cluster):
+    cluster = await small_cluster(servers=4)
+    cluster.fleet.servers[2].kill()
+    cluster.fleet.servers[2].dead = True
+    for number in range(8):
+        await cluster.files.write_bytes(f"/{number}", b"data")
+        assert await cluster.files.read_bytes(f"/{number}") == b"data"
+    state = cluster.harness.leader.state
+    for slot in range(1, len(state.chunks) + 1):
+        if state.chunks.length[slot]:
+            assert len(cluster.fleet.content(state.chunks.ids[slot])) == 3
+
+
+@pytest.mark.parametrize("error", [LeaseLost("over"), ConnectionLost("cut"), DataError("some hop mangled it")])
+async def test_a_lost_lease_is_renewed_and_the_write_goes_on(small_cluster, error):
+    cluster = await small_cluster()
+
+    def act(_server: FakeChunkServer, number: int) -> None:
+        if number in (1, 2):
+            raise error
+
+    count_mutations(cluster, act)
+    await cluster.files.write_bytes("/a", b"data")
+    assert await cluster.files.read_bytes("/a") == b"data"
+
+
+async def test_a_full_server_is_done_without(small_cluster):
+    cluster = await small_cluster(servers=4)
+    full = []
+
+    def act(server: FakeChunkServer, number: int) -> None:
+        if number == 1:
+            full.append(server)
+        if server in full:
+            raise NoSpace("disk full", hint=str(server.server))
+
+    count_mutations(cluster, act)
+    await cluster.files.write_bytes("/a", b"data")
+    assert await cluster.files.read_bytes("/a") == b"data"
+
+
+@pytest.mark.slow
+async def test_too_few_servers_is_told_when_the_deadline_has_passed(small_cluster):
+    cluster = await small_cluster(servers=1, deadline_seconds=0.5)
+    started = time.monotonic()
+    with pytest.raises(TooFewServers, match="1 chunk servers are available, a write needs at least 2"):
+        await cluster.files.write_bytes("/a", b"data")
+    assert 0.4 < time.monotonic() - started < 5
+    assert not (await cluster.files.list_open())
+
+
+@pytest.mark.slow
+async def test_servers_that_all_fail_end_the_write_at_its_deadline(small_cluster):
+    cluster = await small_cluster(deadline_seconds=0.5)
+    for server in cluster.fleet.servers.values():
+        server.kill()
+    with pytest.raises(GfsError):
+        await cluster.files.write_bytes("/a", b"data")
+    assert (await cluster.files.stat("/a")).size == 0
+    assert not (await cluster.files.list_open())
+
+
+@pytest.mark.slow
+async def test_an_error_of_the_background_is_told_by_a_later_call(small_cluster):
+    cluster = await small_cluster(deadline_seconds=0.3)
+    file = await cluster.files.open("/a", "wb")
+    for server in cluster.fleet.servers.values():
+        server.kill()
+    with pytest.raises(GfsError):
+        for _ in range(100):
+            await file.write(bytes(MIB))
+    with pytest.raises(GfsError):
+        await file.flush()
+    with pytest.raises(GfsError):
+        await file.close()
+
+
+@pytest.mark.slow
+async def test_an_idle_session_that_the_server_ends_harms_no_one(small_cluster):
+    cluster = await small_cluster()
+    async with await cluster.files.open("/a", "wb") as file:
+        await file.write(bytes(MIB + 5))
+        await file.flush()
+        for server in cluster.fleet.servers.values():
+            with cluster.fleet.lock:
+                for connection in server._connections:
+                    connection.shutdown(2)
+        await file.write(b"more")
+    assert await cluster.files.read_bytes("/a") == bytes(MIB + 5) + b"more"
+    assert not cluster.files._core.servers._avoided_until
+
+
+@pytest.mark.slow
+async def test_writing_goes_on_while_no_master_answers(small_cluster):
+    cluster = await small_cluster(chunk_bytes=64 * MIB)
+    file = await cluster.files.open("/a", "wb")
+    await file.write(bytes(MIB))
+    await file.flush()
+    cluster.harness.log.open.clear()  # no answer leaves any more that depends on the log
+    before = sum(map(mutations, cluster.fleet.servers.values()))
+    for _ in range(40):
+        await file.write(bytes(MIB))
+    assert sum(map(mutations, cluster.fleet.servers.values())) > before + 10
+    cluster.harness.log.open.set()
+    await file.close()
+    assert (await cluster.files.stat("/a")).size == 41 * MIB
+
+
+async def test_a_file_truncated_by_another_client_tells_its_writer(small_cluster):
+    cluster = await small_cluster()
+    file = await cluster.files.open("/a", "wb")
+    await file.write(b"data")
+    await file.flush()
+    await cluster.connect().truncate("/a", 0)
+    await file.write(b"more")
+    with pytest.raises(StaleHandle):
+        await file.close()
+    assert not (await cluster.files.list_open())
+
+
+async def test_a_lease_is_renewed_before_it_ends(small_cluster):
+    cluster = await small_cluster()
+    asked: list[msg.RenewLease] = []
+    renew = cluster.harness.leader._special[msg.RenewLease]
+
+    def note(peer, request, body) -> None:
+        asked.append(body)
+        renew(peer, request, body)
+
+    cluster.harness.leader._special[msg.RenewLease] = note
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    await cluster.files._core.in_thread(handle.write, bytes(MIB))
+    await cluster.files._core.in_thread(handle.flush)
+    stream = next(iter(handle._writer._streams.values()))
+    stream._lease._renew_at = 0.0  # as after half of the lease's time
+    for _ in range(3):
+        await cluster.files._core.in_thread(handle.write, bytes(MIB))
+        await cluster.files._core.in_thread(handle.flush)
+    await cluster.files._core.in_thread(handle.close)
+    assert len(asked) == 1
+    assert asked[0].failed == ()
+    assert await cluster.files.read_bytes("/a") == bytes(4 * MIB)
+
+
+async def test_giving_up_ends_a_write_that_waits(small_cluster):
+    cluster = await small_cluster(write_window_packets=4)
+    hold = threading.Event()
+    for server in cluster.fleet.servers.values():
+        server.before = lambda request: hold.wait(10) if isinstance(request, bulk.Mutate) else None
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    write = asyncio.create_task(cluster.files._core.in_thread(handle.write, bytes(20 * MIB)))
+    await asyncio.sleep(0)
+    handle.give_up()
+    with pytest.raises(GfsError, match="given up"):
+        await write
+    hold.set()
+    await cluster.files._core.in_thread(handle.abort)
