@@ -105,8 +105,9 @@ class ChunkStream:
         threading.Thread(target=self._run, name=f"gfs-chunk-{self.index}", daemon=True).start()
 
     def abandon(self) -> None:
-        """What is not sent yet is forgotten."""
+        """What is not sent yet is forgotten, and what was sent is not sent again."""
         self._abandoned = True
+        self._queue.clear()
         self.finish()
 
     def run_here(self) -> None:
