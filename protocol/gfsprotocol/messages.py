@@ -192,7 +192,7 @@ class ReadLink(PathRequest, frozen=True, tag=102):
 
 
 class Mkdir(PathRequest, frozen=True, tag=103):
-    """``parents`` makes missing ancestors and accepts an existing directory, as ``mkdir -p``. Reply: AttributesReply."""
+    """``parents`` makes missing ancestors and accepts an existing directory (``mkdir -p``). Reply: AttributesReply."""
 
     mode: int = 0o755
     parents: bool = False
@@ -203,7 +203,7 @@ class Create(PathRequest, frozen=True, tag=104):
 
     ``exclusive`` refuses an existing one; ``truncate`` empties it; ``open`` registers the caller as a writer, to be
     ended by :class:`Close`. ``anonymous`` makes a file without a name in the directory that the path names; it lives as
-    long as its writer, unless :class:`Publish` names it. 0 for replication and chunk_bytes takes the cluster's defaults.
+    long as its writer, unless :class:`Publish` names it. 0 for replication and chunk_bytes takes the defaults.
     """
 
     mode: int = 0o644
@@ -492,7 +492,7 @@ class OrderResult(Wire, frozen=True):
 
 
 class ConfirmGrant(msgspec.Struct, array_like=True, frozen=True, tag=163, gc=False):
-    """The primary has brought all members of a grant to its version; mutations start when the reply comes. Reply: Done."""
+    """The primary has brought all members of a grant to its version; mutations start with the reply. Reply: Done."""
 
     server: int
     chunk: int

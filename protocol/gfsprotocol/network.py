@@ -69,7 +69,13 @@ async def dial(session: aiohttp.ClientSession, address: str, connect_seconds: fl
 
 
 async def upgrade(request: web.Request) -> tuple[WebSocketChannel, web.WebSocketResponse]:
-    """The server's side: the channel, and the response that the handler must return when it is done."""
+    """The server's side: the channel, and the response that the handler must return when it is done.
+
+    ConnectionLost if the other side has gone meanwhile.
+    """
     response = web.WebSocketResponse(max_msg_size=FRAME_BYTES_MAX, heartbeat=PING_SECONDS, compress=False)
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+    except ConnectionError as error:
+        raise ConnectionLost(f"{request.remote or 'unknown'} left before the handshake") from error
     return WebSocketChannel(response, request.remote or "unknown"), response

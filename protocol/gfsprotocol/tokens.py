@@ -22,7 +22,7 @@ _grant_decoder = msgspec.msgpack.Decoder(Grant)
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:
-    """A key for one purpose: who holds the clients' key cannot sign tokens (HKDF's expand step, RFC 5869, one block)."""
+    """A key for one purpose: who holds the clients' key cannot sign tokens (HKDF's expand step, RFC 5869)."""
     return hmac.digest(secret, b"gfs 1 " + purpose.encode() + b"\x01", hashlib.sha256)
 
 

@@ -31,6 +31,7 @@ from gfsprotocol.errors import (
     AddressInUse,
     AuthenticationFailed,
     ConfigurationError,
+    ConnectionLost,
     GfsError,
     LogFailed,
     LogFenced,
@@ -122,7 +123,11 @@ class Node:
     async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
         if len(self._peers) >= PEERS_MAX:
             return web.Response(status=503, text="too many connections\n")
-        channel, response = await upgrade(request)
+        try:
+            channel, response = await upgrade(request)
+        except ConnectionLost as error:
+            log.info("%s", error)
+            return web.Response()
         try:
             peer = await rpc.accept(channel, "master", self.config.node.encode(), self._key_of_role, self)
         except GfsError as error:

@@ -218,3 +218,19 @@ def test_settings_from_flags_environment_and_file_are_checked(cluster: Start, tm
     assert b"'lease_seconds'" in done.stderr and done.stderr.count(b"\n") == 1
     done = running.gfs("master", "--config", str(tmp_path / "none.toml"))
     assert done.returncode == ConfigurationError.exit_code
+
+
+def test_what_is_not_http_is_one_line_in_the_log(cluster: Start) -> None:
+    running = cluster(masters=1, chunkservers=1)
+    for name, offset in (("master-1", 0), ("chunkserver-1", 100)):
+        with socket.create_connection(("127.0.0.1", running.port_base + offset), 5) as stranger:
+            stranger.sendall(b"GET /" + b"x" * 100_000)
+            stranger.shutdown(socket.SHUT_WR)
+            while stranger.recv(4096):
+                pass
+        until_logged = time.monotonic() + 10
+        while "aiohttp.server" not in running.log(name) and time.monotonic() < until_logged:
+            time.sleep(0.02)
+        (line,) = [line for line in running.log(name).splitlines() if "aiohttp.server" in line]
+        assert "WARNING" in line
+        assert "Traceback" not in running.log(name)
