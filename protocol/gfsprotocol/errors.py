@@ -53,7 +53,7 @@ class GfsError(Exception):
     kind: ClassVar[Kind] = Kind.FATAL
 
     def __init__(self, message: str = "", hint: str = "") -> None:
-        """``message`` is one line for a person; ``hint`` (an address, a server id) is for the program that receives it."""
+        """``message`` is one line for a person; ``hint`` (an address, a server id) is for the program that reads it."""
         super().__init__(message or (type(self).__doc__ or "").rstrip("."))
         self.hint = hint
 
