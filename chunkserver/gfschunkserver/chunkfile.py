@@ -95,5 +95,5 @@ def check_identity(header: ChunkHeader, cluster: bytes, chunk: int) -> None:
 
 def check_length(header: ChunkHeader, file_bytes: int) -> None:
     """ChunkCorrupt if the file is shorter than its data must be."""
-    if file_bytes < data_offset(header.chunk_bytes) + header.length:
+    if header.length and file_bytes < data_offset(header.chunk_bytes) + header.length:
         raise ChunkCorrupt(f"the file of chunk {header.chunk:x} is truncated to {file_bytes} bytes")

@@ -20,7 +20,7 @@ from gfschunkserver.identity import Identity, new_identity, read_identity, write
 from gfschunkserver.journal import DISK_ID_BYTES, Journal, Segment
 from gfschunkserver.records import Base, Drop, ReplicaState
 from gfschunkserver.recovery import FOLDERS, Layout, Recovery, move_to_bad
-from gfschunkserver.replica import Replica, checkpoint
+from gfschunkserver.replica import Replica
 from gfsprotocol.checksums import block_count, digest
 from gfsprotocol.errors import AlreadyExists, ChunkCorrupt, ChunkNotFound, DiskFailed, GfsError, NoSpace
 from gfsprotocol.ids import DIGEST_BYTES
@@ -35,7 +35,7 @@ STOP_SECONDS: Final = 30.0
 
 
 class Disk:
-    """A data directory that this process owns. Opened by :meth:`lock`, then :meth:`adopt`, then :meth:`start`."""
+    """A data directory that this process owns. Opened by :meth:`lock`, :meth:`adopt`, :meth:`recover`, :meth:`start`."""
 
     def __init__(self, files: Files, root: Path, segment_bytes: int, reserve_bytes: int) -> None:
         self.files = files
@@ -85,7 +85,7 @@ class Disk:
                 self.identity = identity
             self.cluster = cluster
 
-    def start(self) -> None:
+    def recover(self) -> None:
         """Recovers the replicas and begins a journal. A disk that cannot is out of use and says why."""
         assert self.identity is not None
         try:
@@ -103,6 +103,11 @@ class Disk:
         for state in found.replicas.values():
             path = self.layout.chunk_file(state.chunk)
             self.replicas[state.chunk] = Replica(self, path, state, loaded=False, name_synced=True)
+
+    def start(self) -> None:
+        """Begins to write checkpoints in the background."""
+        if self.failed:
+            return
         self._thread = threading.Thread(target=self._write_checkpoints, name=f"checkpoints {self.layout.root}")
         self._thread.start()
 
@@ -116,6 +121,7 @@ class Disk:
                 log.warning("%s could not be flushed: %s", self.layout.root, error.message)
             self._stopping.set()
             self._thread.join(STOP_SECONDS)
+        if self._has_journal:
             self.journal.close()
         with self._table:
             for replica in self.replicas.values():
@@ -210,7 +216,7 @@ class Disk:
                 with self.guarded():
                     replica.file = self.files.open(replica.path, create=True)
                     try:
-                        replica.file.write(0, *checkpoint(state, self.cluster))
+                        # No header yet: until the first checkpoint, a file that the journal does not know is void.
                         replica.position = self.journal.append(state, state.base(created=True))
                     except OSError:
                         self.files.remove(replica.path)
@@ -368,15 +374,9 @@ class Disk:
         """The thread: checkpoints what old segments mention, then removes them; otherwise marks the journal."""
         while not self.failed:
             stopping = self._stopping.is_set()
-            segment = self.journal.wait_for_old(0 if stopping else TICK_SECONDS)
-            if segment is None and stopping:
-                return
             try:
-                with self.guarded():
-                    if segment is None:
-                        self.journal.mark()
-                    else:
-                        self._checkpoint(segment)
+                if not self.checkpoint_oldest(0 if stopping else TICK_SECONDS) and stopping:
+                    return
             except NoSpace as error:
                 log.warning("%s: checkpoints wait for space: %s", self.layout.root, error.message)
                 if stopping:
@@ -384,6 +384,16 @@ class Disk:
                 self._stopping.wait(TICK_SECONDS)
             except DiskFailed as error:
                 log.debug("checkpoints end: %s", error.message)
+
+    def checkpoint_oldest(self, seconds: float) -> bool:
+        """Checkpoints and removes the oldest full segment; False if there is none in time. NoSpace, DiskFailed."""
+        segment = self.journal.wait_for_old(seconds)
+        with self.guarded():
+            if segment is None:
+                self.journal.mark()
+                return False
+            self._checkpoint(segment)
+            return True
 
     def _checkpoint(self, segment: Segment) -> None:
         mentioned = [replica for chunk in sorted(segment.chunks) if (replica := self.replicas.get(chunk)) is not None]
@@ -397,7 +407,8 @@ class Disk:
             except ChunkCorrupt as error:
                 self.quarantine(replica, error.message)
                 self.on_corrupt(replica.chunk)
-        for folder in sorted({replica.path.parent for replica in mentioned}):
+        # Also of chunks that were dropped: without their record, the removal of their files must be durable.
+        for folder in sorted({self.layout.folder(chunk) for chunk in segment.chunks}):
             self.files.sync_directory(folder)
         for replica in mentioned:
             replica.name_synced = True

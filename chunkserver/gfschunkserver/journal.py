@@ -124,8 +124,14 @@ class Journal:
         To be called with no lock held: the checkpoints need the replicas' order locks.
         """
         with self._condition:
-            if not self._condition.wait_for(self._has_room, ROOM_SECONDS):
+            if not self._condition.wait_for(self.has_room, ROOM_SECONDS):
                 raise Busy("the disk's checkpoints lag behind its journal")
+
+    def has_room(self) -> bool:
+        """Whether a writer need not wait for checkpoints."""
+        with self._condition:
+            current = self._current.end - self._current.start
+            return self._failed or not self._old or current < 2 * self._segment_bytes
 
     def mark(self) -> None:
         """Notes in the journal how far it is durable, if that is news: damage behind the last record shows by it."""
@@ -187,10 +193,6 @@ class Journal:
     def _is_full(self) -> bool:
         segment = self._current
         return segment.end - segment.start >= self._segment_bytes or len(segment.chunks) >= CHUNKS_PER_SEGMENT_MAX
-
-    def _has_room(self) -> bool:
-        current = self._current.end - self._current.start
-        return self._failed or current < 2 * self._segment_bytes
 
     def _sync_current(self) -> None:
         segment, end = self._current, self._current.end

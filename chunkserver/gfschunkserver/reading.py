@@ -32,7 +32,7 @@ def serve_read(engine: Engine, connection: BulkConnection, request: bulk.Read) -
         if request.verify or not _is_whole_blocks(replica, request):
             _send_verified(connection, replica, request)
         else:
-            _send_stored(connection, replica, request)
+            _send_stored(engine, connection, replica, request)
     except ChunkCorrupt as error:
         engine.store.condemn(replica, error.message)
         raise
@@ -63,7 +63,7 @@ def _send_verified_bytes(connection: BulkConnection, replica: Replica, request: 
     connection.send(_reply(replica, request.offset, replica.length, digest(data), verified=True), data)
 
 
-def _send_stored(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
+def _send_stored(engine: Engine, connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
     with replica.pinned() as file:
         with replica.lock:
             length = replica.length
@@ -75,17 +75,25 @@ def _send_stored(connection: BulkConnection, replica: Replica, request: bulk.Rea
         count = end - request.offset
         header = bulk.encode(_reply(replica, request.offset, length, digests, verified=False), count)
         connection.send_bytes([header])
-        send_file(connection, file.descriptor(), place, count)
+        if send_file(connection, file.descriptor(), place, count) == count:
+            return
+        with replica.lock:
+            was_cut = replica.length < end
+    # The frame announced more than was sent, so this connection is over whatever the reason.
+    if not was_cut:
+        engine.store.condemn(replica, "its file is shorter than its header says")
+    raise ConnectionLost(f"chunk {request.chunk:x} ended while it was read")
 
 
-def send_file(connection: BulkConnection, descriptor: int, offset: int, count: int) -> None:
-    """``count`` bytes of a file, without copying them. ConnectionLost if the peer, or the file, ends before."""
+def send_file(connection: BulkConnection, descriptor: int, offset: int, count: int) -> int:
+    """``count`` bytes of a file, without copying them; fewer if it ends before. ConnectionLost if the peer goes."""
+    end = offset + count
     sock = connection.sock.fileno()
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
-    while count:
+    while offset < end:
         try:
-            sent = os.sendfile(sock, descriptor, offset, count)
+            sent = os.sendfile(sock, descriptor, offset, end - offset)
         except BlockingIOError:
             if not poll.poll(1000 * SEND_SECONDS):
                 raise DeadlineExceeded(f"{connection.peer} takes no data") from None
@@ -93,6 +101,6 @@ def send_file(connection: BulkConnection, descriptor: int, offset: int, count: i
         except OSError as error:
             raise ConnectionLost(f"sending to {connection.peer} failed: {error.strerror or error}") from error
         if not sent:
-            raise ConnectionLost("the chunk was cut while it was read")
+            break
         offset += sent
-        count -= sent
+    return count - (end - offset)

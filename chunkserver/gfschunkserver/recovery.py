@@ -179,7 +179,7 @@ class Recovery:
         """
         synced = state.synced_length
         base = chunkfile.data_offset(state.chunk_bytes)
-        if file.length() < base + synced:
+        if synced and file.length() < base + synced:
             raise ChunkCorrupt(f"the file of chunk {state.chunk:x} is shorter than what was synced")
         good = synced
         for block in range(synced // BLOCK_BYTES, block_count(state.length)):
@@ -236,8 +236,8 @@ class Recovery:
             self._keep(state_from_header(header))
 
     def _remove_unborn(self, path: Path) -> None:
-        """A crash came between a file's name and its first bytes: nothing in it was ever acknowledged as durable."""
-        log.info("removing %s, which was never written", path)
+        """It has no header, so it was never checkpointed, nor synced: the journal would know it."""
+        log.info("removing %s, of which nothing was ever synced", path)
         self._files.remove(path)
 
     def _keep(self, state: ReplicaState) -> None:

@@ -23,6 +23,7 @@ from gfschunkserver.store import Store
 from gfschunkserver.web import make_app
 from gfsprotocol import bulk, tokens
 from gfsprotocol.errors import AddressInUse, ConfigurationError
+from gfsprotocol.network import server_log
 from gfsprotocol.settings import read_secret
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class ChunkServer:
         self.engine.suspect = self.scrubber.suspect
         self._bulk = BulkService(self.engine, config.connections_max)
         self._orders = Orders(self.engine, self.scrubber)
-        self._runner = web.AppRunner(make_app(self.engine, self.status), access_log=None)
+        self._runner = web.AppRunner(make_app(self.engine, self.status), access_log=None, logger=server_log)
         await self._runner.setup()
         self.scrubber.start()
         self._reporter.start(self.engine, self._orders)

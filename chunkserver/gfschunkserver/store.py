@@ -51,6 +51,7 @@ class Store:
                 disk.on_failure = lambda _disk, chunks: self._tell(chunks)
                 disk.on_corrupt = self.listener_of_one
                 disk.adopt(self.cluster, self.server, self.highest_epoch)
+                disk.recover()
                 disk.start()
             self._drop_doubles()
         except BaseException:
