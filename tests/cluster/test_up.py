@@ -229,8 +229,8 @@ def test_what_is_not_http_is_one_line_in_the_log(cluster: Start) -> None:
             while stranger.recv(4096):
                 pass
         until_logged = time.monotonic() + 10
-        while "aiohttp.server" not in running.log(name) and time.monotonic() < until_logged:
+        while "does not speak HTTP" not in running.log(name) and time.monotonic() < until_logged:
             time.sleep(0.02)
-        (line,) = [line for line in running.log(name).splitlines() if "aiohttp.server" in line]
+        (line,) = [line for line in running.log(name).splitlines() if "does not speak HTTP" in line]
         assert "WARNING" in line
         assert "Traceback" not in running.log(name)
