@@ -1,15 +1,36 @@
 """The control channel over an aiohttp WebSocket: the real thing behind :class:`gfsprotocol.channel.Channel`."""
 
 import asyncio
+import logging
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from gfsprotocol.codec import FRAME_BYTES_MAX
 from gfsprotocol.errors import ConnectionLost, RemoteProtocolError
 
 RPC_PATH = "/rpc"
 PING_SECONDS = 10.0
+
+
+class _OneLine(logging.Filter):
+    """Turns aiohttp's report of a malformed request, a stranger's mistake, into one line without a traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            lines = error.message.strip().splitlines()
+            record.msg = "closing a connection that does not speak HTTP: %s"
+            record.args = (lines[0][:200] if lines else type(error).__name__,)
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+server_log = logging.getLogger(__name__)
+"""For aiohttp's servers: pass it as their ``logger``."""
+server_log.addFilter(_OneLine())
 
 
 class WebSocketChannel:

@@ -36,8 +36,9 @@ from gfsprotocol.errors import (
     LogFailed,
     LogFenced,
     NotLeader,
+    SafeMode,
 )
-from gfsprotocol.network import RPC_PATH, upgrade
+from gfsprotocol.network import RPC_PATH, server_log, upgrade
 from gfsprotocol.settings import read_secret
 from gfsprotocol.tokens import client_key, server_key, token_key
 from gfsstandby.follower import Follower
@@ -80,6 +81,8 @@ class Node:
                 peer.respond(request.id, self._standby_status())
             case msg.Register():
                 cluster = self._follower.state.cluster
+                if not cluster:
+                    raise SafeMode(f"{self.config.node} has not read the log yet")
                 peer.respond(request.id, msg.Registered(cluster, 0, 0, self.config.heartbeat_seconds))
             case msg.Heartbeat():
                 peer.respond(request.id, msg.Orders(0, 0, ()))
@@ -178,7 +181,7 @@ class Node:
         app.router.add_get(RPC_PATH, self._serve_peer)
         app.router.add_get("/status", self._serve_status)
         app.router.add_get("/healthz", self._serve_health)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, logger=server_log, shutdown_timeout=1.0)
         await runner.setup()
         try:
             await web.TCPSite(runner, self.config.host, self.config.port, backlog=1024).start()
@@ -194,11 +197,14 @@ class Node:
             while not self._stopping.is_set():
                 role = asyncio.create_task(self._follow_and_lead())
                 await asyncio.wait({role, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                given_up = 0
                 if not role.done():
-                    await self._step_down_politely()
+                    given_up = await self._stop_leading()
                     role.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await role
+                if given_up:
+                    await self._resign(given_up)
         finally:
             stopped.cancel()
 
@@ -277,19 +283,27 @@ class Node:
         )
         return (genesis, begin)
 
-    async def _step_down_politely(self) -> None:
-        """What was promised is committed, then the epoch is given back: no one needs to wait for the lease."""
+    async def _stop_leading(self) -> int:
+        """Takes no more requests, and commits what was promised; the epoch to resign, or 0."""
         leader = self._leader
         if leader is None:
-            return
+            return 0
         self._leader = None
         try:
             async with asyncio.timeout(self.config.lease_seconds):
                 await leader.committer.drained()
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, self._journal.resign, leader.epoch)
         except (LogFenced, LogFailed, TimeoutError) as error:
-            log.warning("%s could not hand over before it stopped: %s", self.config.node, error)
+            log.warning("%s could not commit everything before it stopped: %s", self.config.node, error)
+            return 0
+        return leader.epoch
+
+    async def _resign(self, epoch: int) -> None:
+        """Gives the epoch back: no one needs to wait for the lease."""
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._executor, self._journal.resign, epoch)
+        except LogFailed as error:
+            log.warning("%s could not give its epoch back: %s", self.config.node, error)
 
     async def _close_peers(self) -> None:
         """Clients and chunk servers come back by themselves, here or at the leader."""
