@@ -159,8 +159,6 @@ class Node:
     async def run(self) -> int:
         """Listens and plays its role until asked to stop. A StartupError says why it cannot."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._stopping.set)
         try:
             self._log_is_empty = await loop.run_in_executor(self._executor, self._journal.prepare, self.config.genesis)
             if self._log_is_empty and not self.config.genesis:
@@ -175,6 +173,10 @@ class Node:
             self._executor.shutdown()
             self._journal.close()
         return 0
+
+    def stop(self) -> None:
+        """Asks :meth:`run` to end."""
+        self._stopping.set()
 
     async def _listen(self) -> web.AppRunner:
         app = web.Application()
@@ -325,7 +327,10 @@ def run(config: MasterConfig) -> int:
     check_port(config)
 
     async def main() -> int:
-        return await Node(config, SystemClock()).run()
+        node = Node(config, SystemClock())
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, node.stop)
+        return await node.run()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main())

@@ -1,0 +1,156 @@
+"""A master node: restart is replay, a standby follows and takes over, and a wrong log is refused."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gfsmaster.oplog import OperationLog
+from gfsprotocol import messages as msg
+from gfsprotocol.errors import AddressInUse, CallForgotten, ForeignStore, LogDamaged, NotLeader
+from tests.conftest import ExpectedLogs
+from tests.standby.nodes import nodes
+
+pytestmark = pytest.mark.slow
+CLIENT = b"client-1client-1"
+
+
+async def test_a_restarted_node_has_everything_that_was_acknowledged(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        async with cluster.client(0, CLIENT) as client:
+            await client.call(msg.Mkdir(b"/a"), 5, (), msg.Call(1, 1))
+            made = (await client.call(msg.Create(b"/a/f", open=False), 5, (), msg.Call(2, 2))).body
+        await cluster.crash(0)
+        cluster.start(0)
+        status = await cluster.until_leading(0)
+        assert status.epoch == 2
+        async with cluster.client(0, CLIENT) as client:
+            assert (await client.call(msg.Stat(b"/a/f"), 5)).body == made
+            again = (await client.call(msg.Create(b"/a/f", open=False), 5, (), msg.Call(2, 2, retry=True))).body
+            assert again == made
+
+
+async def test_a_standby_follows_answers_with_the_leader_and_takes_over(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        cluster.start(1)
+        async with cluster.client(0) as client:
+            await client.call(msg.Mkdir(b"/a"), 5, (), msg.Call(1, 1))
+        leader = await cluster.status(0)
+        async with asyncio.timeout(5):
+            while (await cluster.status(1)).sequence < leader.sequence:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        async with cluster.client(1) as client:
+            with pytest.raises(NotLeader) as caught:
+                await client.call(msg.Stat(b"/a"), 5)
+            assert caught.value.hint == leader.leader
+        await cluster.crash(0)
+        status = await cluster.until_leading(1)
+        assert status.epoch == 2
+        async with cluster.client(1) as client:
+            await client.call(msg.Stat(b"/a"), 5)
+
+
+async def test_a_planned_stop_lets_the_standby_lead_without_waiting_for_the_lease(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        assert await cluster.stop(0) == 0
+        journal = OperationLog(f"sqlite:///{tmp_path / 'journal.sqlite'}", "reader")
+        assert journal.leadership().holder == ""
+        journal.close()
+        cluster.start(1)
+        assert (await cluster.until_leading(1)).epoch == 2
+
+
+async def test_a_leader_that_was_deposed_becomes_a_standby_by_itself(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("leads no more: epoch 1 is over")
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+            connection.execute("UPDATE leadership SET epoch = 2, holder = 'other', address = 'other:1'")
+        connection.close()
+        async with asyncio.timeout(10):
+            while (await cluster.status(0)).role == "leader":  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        status = await cluster.until_leading(0)  # the other never beats
+        assert status.epoch == 3
+
+
+async def test_a_damaged_log_is_refused_with_the_records_named(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        async with cluster.client(0) as client:
+            for number in range(1, 6):
+                await client.call(msg.Mkdir(b"/%d" % number), 5, (), msg.Call(number, number))
+        await cluster.stop(0)
+        with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
+            [first, payload] = connection.execute("SELECT first, payload FROM log LIMIT 1 OFFSET 2").fetchone()
+            damaged = bytearray(payload)
+            damaged[-1] ^= 1
+            connection.execute("UPDATE log SET payload = ? WHERE first = ?", (bytes(damaged), first))
+        connection.close()
+        before = (tmp_path / "journal.sqlite").read_bytes()
+        cluster.start(0)
+        _, task = cluster.running.pop(0)
+        with pytest.raises(LogDamaged, match=f"records {first} to"):
+            await task
+        assert (tmp_path / "journal.sqlite").read_bytes() == before
+
+
+async def test_fault_12_a_node_that_is_alone_never_invents_a_cluster(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        for _ in range(3):
+            cluster.start(0)
+            _, task = cluster.running.pop(0)
+            with pytest.raises(ForeignStore, match="genesis"):
+                await task
+        cluster.start(0, genesis=True)
+        first = await cluster.until_leading(0)
+        await cluster.stop(0)
+        cluster.start(0, genesis=True)
+        second = await cluster.until_leading(0)
+        assert first.cluster == second.cluster
+        assert second.sequence > first.sequence
+
+
+async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        cluster.ports[1] = cluster.ports[0]
+        cluster.start(1)
+        _, task = cluster.running.pop(1)
+        with pytest.raises(AddressInUse, match=str(cluster.ports[0])):
+            await task
+
+
+async def test_the_status_page_and_health_answer_over_http(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        async with aiohttp.ClientSession() as session:
+            base = f"http://127.0.0.1:{cluster.ports[0]}"
+            async with session.get(f"{base}/healthz") as answer:
+                assert (answer.status, await answer.text()) == (200, "ok\n")
+            async with session.get(f"{base}/status") as answer:
+                status = await answer.json()
+                assert (status["role"], status["node"], status["inodes"]) == ("leader", "node-0", 1)
+
+
+async def test_a_retry_that_no_one_remembers_is_refused_rather_than_done_twice(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        async with cluster.client(0) as client:
+            with pytest.raises(CallForgotten):
+                await client.call(msg.Mkdir(b"/a"), 5, (), msg.Call(7, 7, retry=True))
