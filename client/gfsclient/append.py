@@ -39,6 +39,7 @@ from gfsprotocol.messages import (
 BATCH_RECORDS_MAX: Final = 32
 BATCH_BYTES_MAX: Final = 4 * RECORD_BYTES_MAX
 IDLE_SECONDS: Final = 20.0
+WATCH_SECONDS: Final = 1.0
 APPENDERS_MAX: Final = 64
 
 
@@ -172,7 +173,9 @@ class Appender:
             for record in undelivered:
                 session.send(record.packet())
             while session.is_waiting:
-                session.wait(None)
+                if not session.wait(None, WATCH_SECONDS):
+                    self._lease.watch(session)
+                    continue
                 try:
                     answer = session.receive()
                 except ChunkFull:
@@ -182,7 +185,7 @@ class Appender:
                     self._lease.worked()
                     self._placed(lease, undelivered.popleft(), answer[1].offset, lengths)
         except (DataError, AvailabilityError, RemoteProtocolError) as error:
-            self._lease.failed(error)
+            self._lease.failed(lease, error)
             raise
         finally:
             undelivered.extendleft(reversed(misfits))

@@ -34,6 +34,7 @@ from gfsprotocol.errors import (
 from gfsprotocol.messages import AttributesReply, ChunkLength, Lease, RecordLength
 
 IDLE_SECONDS: Final = 2.0
+WATCH_SECONDS: Final = 1.0
 WINDOW_PACKETS: Final = 8
 """Packets sent and not acknowledged, per chunk."""
 
@@ -197,7 +198,7 @@ class ChunkStream:
             with self._changed:
                 has_lost_nothing = not self._queue and isinstance(error, ConnectionLost)
             if not has_lost_nothing:  # else the server ended an idle session, which is its right
-                self._lease.failed(error)
+                self._lease.failed(lease, error)
                 self._survive(error)
         finally:
             if connection is not None:
@@ -219,10 +220,10 @@ class ChunkStream:
                     finishing = self._finishing and not self._queue
                 if finishing and not session.is_closing:
                     session.send_close()
-                if session.wait(self._wake_reader):
-                    self._take_answer(session)
-                self._take_answers(session)
+                if session.wait(self._wake_reader, WATCH_SECONDS):
+                    self._take_answers(session)
                 self._drain_wake()
+                self._lease.watch(session)
             elif self._is_over(session):
                 session.send_close()
 

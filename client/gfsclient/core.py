@@ -35,6 +35,7 @@ class Servers:
         self._lock = threading.Lock()
         self._addresses: dict[int, ServerAddress] = {}
         self._avoided_until: dict[int, float] = {}
+        self._no_writes_until: dict[int, float] = {}
 
     def learn(self, addresses: Iterable[ServerAddress]) -> None:
         with self._lock:
@@ -48,6 +49,19 @@ class Servers:
         """Ask ``server`` last for a while."""
         with self._lock:
             self._avoided_until[server] = time.monotonic() + AVOID_SECONDS
+
+    def failed_write(self, server: int) -> None:
+        """Put no new chunks on ``server`` for a while."""
+        self.failed(server)
+        with self._lock:
+            self._no_writes_until[server] = time.monotonic() + AVOID_SECONDS
+
+    def excluded(self) -> tuple[int, ...]:
+        """Servers that failed a write lately, whoever's it was: new chunks had better go elsewhere."""
+        now = time.monotonic()
+        with self._lock:
+            self._no_writes_until = {server: until for server, until in self._no_writes_until.items() if until > now}
+            return tuple(self._no_writes_until)
 
     def worked(self, server: int) -> None:
         if server in self._avoided_until:

@@ -5,11 +5,13 @@ from concurrent.futures import Future
 from typing import Final
 
 from gfsclient.core import Core
+from gfsclient.session import WriteSession
 from gfsprotocol.errors import (
     ConnectionLost,
     DeadlineExceeded,
     GfsError,
     InvalidArgument,
+    LeaseLost,
     NoSpace,
     RemoteProtocolError,
     ReplicaFailed,
@@ -22,6 +24,8 @@ LEASE_MARGIN: Final = 0.5
 """The share of a lease's time after which it is renewed."""
 MASTER_SECONDS: Final = 5.0
 """How long one question for a lease may take before it is asked anew, within the stream's own deadline."""
+DOUBT_SECONDS: Final = 3.0
+"""After so long without any answer the master is asked what it knows of the chain."""
 SAME_LEASE_MAX: Final = 2
 """After so many failures under one lease that name no culprit, the primary is taken for it."""
 
@@ -43,7 +47,6 @@ class ChunkLease:
         self._broken = False
         self._forgiving = False
         self._failed: tuple[int, ...] = ()
-        self._excluded: tuple[int, ...] = ()
         self._failures = 0
         self._renewal: Future[Lease] | None = None
         self._renewal_asked = 0.0
@@ -78,8 +81,11 @@ class ChunkLease:
         assert self.current is not None
         return self.current
 
-    def renew_early(self) -> bool:
-        """Looks after the running lease without waiting; whether a newer token has come, to be used from now on."""
+    def renew_early(self, at_once: bool = False) -> bool:
+        """Looks after the running lease without waiting; whether a newer token has come, to be used from now on.
+
+        A lease is renewed in the middle of its time, or ``at_once`` if there is reason to doubt it.
+        """
         now = time.monotonic()
         if self._renewal is not None and self._renewal.done():
             renewal, self._renewal = self._renewal, None
@@ -88,19 +94,31 @@ class ChunkLease:
                 if self.current is not None and lease.grant.version >= self.current.grant.version:
                     self._take(lease, self._renewal_asked)
                     return True
-        elif self._renewal is None and now > self._renew_at and self.current is not None:
+            return False
+        is_due = now > self._renew_at or (at_once and now - self._renewal_asked > DOUBT_SECONDS)
+        if is_due and self._renewal is None and self.current is not None:
             grant = self.current.grant
             self._renewal_asked = now
-            self._renew_at = now + MASTER_SECONDS
-            self._renewal = self._core.submit(
-                RenewLease(self._inode, self._index, grant.chunk, grant.version), Lease, MASTER_SECONDS
-            )
+            self._renew_at = max(self._renew_at, now + MASTER_SECONDS)
+            body = RenewLease(self._inode, self._index, grant.chunk, grant.version)
+            self._renewal = self._core.submit(body, Lease, MASTER_SECONDS)
         return False
 
-    def failed(self, error: GfsError) -> None:
-        """A session under the running lease ended with ``error``."""
-        lease = self.current
-        if lease is None:
+    def watch(self, session: WriteSession) -> None:
+        """To be called now and then while ``session`` waits for an answer.
+
+        DeadlineExceeded if none can be expected any more; LeaseLost if the master knows of a member that is gone, and
+        has given a lease without it. That is sooner than the long time which a sync on a slow disk may take.
+        """
+        session.check()
+        if session.quiet_seconds > DOUBT_SECONDS and self.renew_early(at_once=True):
+            assert self.current is not None
+            if self.current.grant.version > session.lease.grant.version:
+                raise LeaseLost("a member of the chain is gone")
+
+    def failed(self, lease: Lease, error: GfsError) -> None:
+        """A session under ``lease`` ended with ``error``."""
+        if self.current is None or lease.grant.version < self.current.grant.version:
             return
         self._broken = True
         self._failures += 1
@@ -109,8 +127,7 @@ class ChunkLease:
             culprit = lease.grant.members[0].server
         if culprit is not None:
             self._failed = tuple(dict.fromkeys((*self._failed, culprit)))
-            self._excluded = tuple(dict.fromkeys((*self._excluded, culprit)))[-8:]
-            self._core.servers.failed(culprit)
+            self._core.servers.failed_write(culprit)
 
     def opened(self) -> None:
         """A session was opened: from now on someone may have had something acknowledged on the chunk."""
@@ -130,7 +147,7 @@ class ChunkLease:
         return None
 
     def _question(self, lease: Lease | None) -> AllocateChunk | RenewLease:
-        excluded = () if self._forgiving else self._excluded
+        excluded = () if self._forgiving else self._core.servers.excluded()
         if lease is None:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant

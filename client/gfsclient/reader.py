@@ -148,18 +148,21 @@ class FileReader:
         view = view[: self._clip(offset, len(view))]
         if not view:
             return 0
+        count = len(view)
         if not self._lock.acquire(blocking=False):
             self._fill(offset, view)
-            return len(view)
-        try:
-            in_sequence = offset == self._expected
-            self._expected = offset + len(view)
-            if in_sequence and len(view) < 2 * self._core.config.read_ahead_bytes:
-                return self._take(offset, view)
-        finally:
-            self._lock.release()
-        self._fill(offset, view)
-        return len(view)
+        else:
+            try:
+                in_sequence = offset == self._expected
+                self._expected = offset + count
+                if in_sequence and count < 2 * self._core.config.read_ahead_bytes:
+                    count = self._take(offset, view)
+                    view = view[:0]
+            finally:
+                self._lock.release()
+            self._fill(offset, view)
+        # If the file was cut by someone else meanwhile, it ends there: what was filled beyond is not its content.
+        return max(0, min(count, self.chunks.size - offset))
 
     def read_known(self) -> bytes:
         """The whole file, as long as it was when its chunks were located."""
@@ -188,6 +191,7 @@ class FileReader:
         with self._lock:
             self._close_ahead()
         self.chunks.forget()
+        self.chunks.refresh_size()
 
     def close(self) -> None:
         with self._lock:
@@ -229,8 +233,7 @@ class FileReader:
         """Fetches right into ``view``, a few requests at a time. No fetch is left running when it returns or raises."""
         pieces = deque(self._pieces(offset, view))
         if len(pieces) == 1:
-            self._fetcher.fetch(pieces[0])
-            return
+            self._fetcher.fetch(pieces.pop())
         running: dict[Future[int], Piece] = {}
         try:
             while pieces or running:

@@ -6,6 +6,7 @@ round trip, and a large one a stream.
 
 import select
 import socket
+import time
 from collections import deque
 from typing import Final
 
@@ -63,6 +64,7 @@ class WriteSession:
         self._members = len(lease.grant.members)
         self._acks_due: deque[Packet] = deque()
         self._syncs_due = 0
+        self._heard_at = time.monotonic()
         connection.set_timeout(self._patience())
         self._send(bulk.OpenWrite(lease.token, 0, client))
 
@@ -73,6 +75,8 @@ class WriteSession:
 
     def send(self, packet: Packet) -> None:
         """Sends one mutation; its answer comes through :meth:`receive`."""
+        if not self.is_waiting:
+            self._heard_at = time.monotonic()
         self._acks_due.append(packet)
         if packet.sync:
             self._syncs_due += 1
@@ -81,21 +85,30 @@ class WriteSession:
         self._send(header, packet.payload)
 
     def send_close(self) -> None:
+        if not self.is_waiting:
+            self._heard_at = time.monotonic()
         self.is_closing = True
         self._send(bulk.CloseWrite())
 
-    def wait(self, wake: socket.socket | None, seconds: float | None = None) -> bool:
-        """Waits for an answer or a wake-up; whether an answer is there. ``seconds`` None: as long as is reasonable."""
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long an answer has been waited for."""
+        return time.monotonic() - self._heard_at if self.is_waiting else 0.0
+
+    def check(self) -> None:
+        """DeadlineExceeded if an answer has not come in any reasonable time."""
+        if self.quiet_seconds > self._patience():
+            raise DeadlineExceeded(f"{self.connection.peer} acknowledges nothing")
+
+    def wait(self, wake: socket.socket | None, seconds: float) -> bool:
+        """Waits for an answer, a wake-up or the time to pass; whether an answer is there."""
         if self.connection.has_input():
             return True
         watch = select.poll()
         watch.register(self.connection.sock, select.POLLIN)
         if wake is not None:
             watch.register(wake, select.POLLIN)
-        events = watch.poll((self._patience() if seconds is None else seconds) * 1000)
-        if not events and seconds is None:
-            raise DeadlineExceeded(f"{self.connection.peer} acknowledges nothing")
-        return any(descriptor == self.connection.sock.fileno() for descriptor, _ in events)
+        return any(descriptor == self.connection.sock.fileno() for descriptor, _ in watch.poll(seconds * 1000))
 
     def receive(self) -> tuple[Packet, bulk.Ack] | None:
         """The next answer: the packet that it acknowledges, or None for the session's own beginning and end.
@@ -103,6 +116,7 @@ class WriteSession:
         ChunkFull, for an append, is the one error after which the session goes on.
         """
         peer = self.connection.peer
+        self._heard_at = time.monotonic()
         try:
             reply, payload_bytes = self.connection.receive_reply(0)
         except ChunkFull:

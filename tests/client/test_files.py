@@ -155,6 +155,24 @@ async def test_memory_of_a_writer_is_bounded_whatever_it_writes(small_cluster):
     assert max(held) <= 4
 
 
+async def test_a_read_after_the_own_truncation_ends_where_the_file_does(small_cluster):
+    files = (await small_cluster()).files
+    async with await files.open("/a", "w+b") as file:
+        await file.pwrite(0, b"abc")
+        assert await file.pread(0, 3) == b"abc"
+        await file.truncate(0)
+        assert await file.pread(0, 1) == b""
+
+
+async def test_a_read_of_what_another_client_cut_off_ends_there(small_cluster):
+    cluster = await small_cluster()
+    await cluster.files.write_bytes("/a", bytes(1000))
+    async with await cluster.files.open("/a") as file:
+        await cluster.connect().truncate("/a", 10)
+        file._handle._reader.chunks.forget()
+        assert await file.pread(5, 100) == bytes(5)
+
+
 # ------------------------------------------------------------------------------------------------ against a model
 
 _OFFSETS = st.one_of(st.integers(0, 400_000), st.sampled_from([0, 65_535, 65_536, 131_071, 131_072, 131_073, 262_144]))
