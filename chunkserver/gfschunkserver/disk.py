@@ -35,7 +35,7 @@ STOP_SECONDS: Final = 30.0
 
 
 class Disk:
-    """A data directory that this process owns. Opened by :meth:`lock`, :meth:`adopt`, :meth:`recover`, :meth:`start`."""
+    """A data directory that this process owns. To be opened by lock, adopt, recover and start, in this order."""
 
     def __init__(self, files: Files, root: Path, segment_bytes: int, reserve_bytes: int) -> None:
         self.files = files

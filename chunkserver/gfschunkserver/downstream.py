@@ -35,6 +35,8 @@ class Downstream:
         self.member = member
         self._engine = engine
         self.connection: BulkConnection
+        self.length = 0
+        """Of the chunk there, or behind it, when the session was opened."""
 
     def call(self, request: RequestHeader, kind: type[_Reply], seconds: float) -> tuple[_Reply, int]:
         """The first request: on an idle connection that turns out dead it is sent again on a new one."""
@@ -117,5 +119,6 @@ def open_downstream(
 ) -> Downstream:
     """A write session with the member at ``position``."""
     downstream = Downstream(engine, member)
-    downstream.call(OpenWrite(grant, position, client), WriteOpened, seconds)
+    opened, _ = downstream.call(OpenWrite(grant, position, client), WriteOpened, seconds)
+    downstream.length = opened.length
     return downstream

@@ -45,42 +45,54 @@ def open_write(engine: Engine, request: OpenWrite) -> tuple[Chain, Downstream | 
 
 
 def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
-    created: Replica | None = None
     with engine.chains.opening(grant.chunk):
         chain = engine.chains.get(grant)
         if chain is None:
             engine.chains.promise(grant)
             replica = engine.store.find(grant.chunk)
             if replica is None and grant.base_version == 0:
-                created = engine.store.create(grant)
-                chain = engine.chains.start(created, grant)
-            else:
-                chain = prepare_members(engine, grant, request.grant, replica)
+                return _begin_as_primary(engine, grant, request)
+            chain = prepare_members(engine, grant, request.grant, replica)
     engine.chains.enter(chain, grant)
     try:
         chain.check()
         downstream = _open_next(engine, grant, request)
-        chain.begin_confirmation(
-            lambda: engine.leader.confirm_grant(grant.chunk, grant.version, chain.replica.length)
-        )
     except GfsError as error:
         engine.chains.leave(chain)
-        if created is not None:
-            _undo_creation(engine, created)
         if isinstance(error, AlreadyExists):
-            # The others have what we lack: it is our replica that was lost. Otherwise the other one has restarted.
-            failed = str(engine.server) if created is not None else error.hint
-            raise ReplicaFailed(error.message, failed) from error
+            raise ReplicaFailed(error.message, error.hint) from error
         raise
+    _begin_confirmation(engine, chain)
     return chain, downstream
 
 
-def _undo_creation(engine: Engine, created: Replica) -> None:
-    """An empty replica must not look like a good one to the master."""
-    if engine.chains.is_open(created.chunk):
-        return
-    engine.chains.forget(created.chunk)
-    engine.store.drop([created], "no chain could be made for it")
+def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
+    """A chunk that has no replica yet, as far as the master and this server know. The others may know better."""
+    replica = engine.store.create(grant)
+    downstream: Downstream | None = None
+    try:
+        downstream = _open_next(engine, grant, request)
+        if downstream is not None and downstream.length:
+            raise AlreadyExists(f"another member holds {downstream.length} bytes of chunk {grant.chunk:x}")
+        chain = engine.chains.start(replica, grant)
+    except GfsError as error:
+        if downstream is not None:
+            downstream.abandon()
+        # An empty replica must not look like a good one to the master.
+        engine.chains.forget(grant.chunk)
+        engine.store.drop([replica], "no chain could be made for it")
+        if isinstance(error, AlreadyExists):
+            # The others have what this server lacks: it lost its replica.
+            raise ReplicaFailed(f"server {engine.server:016x}: {error.message}", str(engine.server)) from error
+        raise
+    engine.chains.enter(chain, grant)
+    _begin_confirmation(engine, chain)
+    return chain, downstream
+
+
+def _begin_confirmation(engine: Engine, chain: Chain) -> None:
+    replica = chain.replica
+    chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, chain.version, replica.length))
 
 
 def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Final
 
+from gfschunkserver.downstream import Downstream
 from gfschunkserver.engine import Engine
 from gfschunkserver.opening import open_write, serve_prepare
 from gfschunkserver.reading import serve_read
@@ -133,7 +134,7 @@ class BulkService:
         chain, downstream = open_write(self._engine, request)
         try:
             try:
-                connection.send(WriteOpened(chain.replica.length))
+                connection.send(WriteOpened(_opened_length(request, chain.replica.length, downstream)))
             except GfsError:
                 if downstream is not None:
                     downstream.abandon()
@@ -159,3 +160,6 @@ class BulkService:
             log.debug("%s is gone: %s", connection.peer, gone)
 
 
+def _opened_length(request: OpenWrite, length: int, downstream: Downstream | None) -> int:
+    """A client hears the primary's length; the primary hears whether anyone has more than it has itself."""
+    return length if request.position == 0 or downstream is None else max(length, downstream.length)

@@ -217,13 +217,14 @@ class Cluster:
         now = self.leader.clock_ms()
         chain = self.servers if members is None else members
         return m.Grant(
-            chunk, base_version, version, 7, 3, chunk_bytes, cut_length, self.leader.epoch, now, now + valid_ms,
+            chunk, base_version, version, 7, 3, chunk_bytes, cut_length, self.leader.epoch, now, max(0, now + valid_ms),
             tuple(server.address for server in chain),
         )  # fmt: skip
 
     def read_token(self, chunk: int, version: int = 0, valid_ms: int = 60_000) -> bytes:
         now = self.leader.clock_ms()
-        return tokens.sign_read(TOKEN_KEY, tokens.ReadToken(chunk, version, self.leader.epoch, now, now + valid_ms))
+        token = tokens.ReadToken(chunk, version, self.leader.epoch, now, max(0, now + valid_ms))
+        return tokens.sign_read(TOKEN_KEY, token)
 
     def read(self, server: Server, chunk: int, offset: int = 0, length: int = 64 * MIB, **options: Any) -> bytes:
         """Bytes of a replica, verified as a client does it."""

@@ -1,4 +1,4 @@
-"""Writes through a chain of real servers."""
+"""Writes through a chain of real servers: order, equality, failures, fences."""
 
 import os
 import random
@@ -7,11 +7,39 @@ from collections.abc import Callable
 
 import pytest
 
-from gfsprotocol.errors import ChunkFull, GfsError, LeaseLost, ReplicaFailed, TokenRefused
-from gfsprotocol.ids import KIB, MIB
+from gfsprotocol import bulk, tokens
+from gfsprotocol.bulksocket import expect
+from gfsprotocol.errors import ChunkFull, DataError, GfsError, InvalidArgument, LeaseLost, ReplicaFailed, TokenRefused
+from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 from tests.chunkserver.cluster import Cluster, Server, Writer, connected, eventually, receive_read
 
 MakeCluster = Callable[..., Cluster]
+ExpectedLogs = Callable[..., None]
+
+
+def assert_equal_replicas(cluster: Cluster, chunk: int, servers: list[Server] | None = None) -> bytes:
+    contents = [cluster.read(server, chunk) for server in servers or cluster.servers]
+    assert all(content == contents[0] for content in contents)
+    return contents[0]
+
+
+def run_together(*works: Callable[[], None]) -> None:
+    """Runs all in threads; raises what one of them raised."""
+    failures: list[BaseException] = []
+
+    def guard(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            failures.append(error)
+
+    threads = [threading.Thread(target=guard, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
 
 
 def test_a_stream_is_equal_on_all_members(make_cluster: MakeCluster) -> None:
@@ -27,6 +55,391 @@ def test_a_stream_is_equal_on_all_members(make_cluster: MakeCluster) -> None:
     for server in cluster.servers:
         assert cluster.read(server, 0x10) == data
         assert cluster.read(server, 0x10, 100, 70_000) == data[100:70_100]
-    assert cluster.leader.confirmed[0].version == 1
+    assert [(confirm.chunk, confirm.version) for confirm in cluster.leader.confirmed] == [(0x10, 1)]
     for server in cluster.servers:
         eventually(lambda server=server: cluster.leader.stored.get(server.id, {}).get(0x10) == (1, len(data)))
+
+
+def test_a_small_file_is_written_in_one_go(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    writer = Writer(cluster.grant(1, 1))
+    writer.send_write(0, b"small", sync=True)
+    writer.connection.send(bulk.CloseWrite())
+    assert writer.ack() == bulk.Ack(0, 5)
+    expect(writer.connection.receive_reply()[0], bulk.WriteClosed, "primary")
+    # The same connection serves the next chunk.
+    grant = cluster.grant(2, 1)
+    token = tokens.sign_grant(tokens.token_key(bytes(range(32))), grant)
+    writer.connection.send(bulk.OpenWrite(token, 0, bytes(16)))
+    expect(writer.connection.receive_reply()[0], bulk.WriteOpened, "primary")
+    writer.connection.send(bulk.CloseWrite())
+    expect(writer.connection.receive_reply()[0], bulk.WriteClosed, "primary")
+    writer.abandon()
+    assert assert_equal_replicas(cluster, 1) == b"small"
+
+
+def test_writes_anywhere_give_what_a_buffer_would_hold(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    rng = random.Random(4)
+    writer = Writer(cluster.grant(1, 1, chunk_bytes=MIB))
+    expected = bytearray()
+    for _ in range(60):
+        if rng.random() < 0.15:
+            length = rng.randrange(MIB)
+            writer.send_cut(length, sync=rng.random() < 0.5)
+            del expected[length:]
+            expected.extend(bytes(length - len(expected)))
+        else:
+            offset = rng.choice([len(expected), rng.randrange(MIB)])
+            data = rng.randbytes(min(rng.choice([1, 700, 5000, 100_000]), MIB - offset))
+            if not data:
+                continue
+            writer.send_write(offset, data, sync=rng.random() < 0.5)
+            expected.extend(bytes(max(0, offset - len(expected))))
+            expected[offset : offset + len(data)] = data
+        assert writer.ack().length == len(expected)
+    writer.close()
+    assert assert_equal_replicas(cluster, 1) == bytes(expected)
+    first = cluster.servers[0]
+    for _ in range(20):
+        start = rng.randrange(len(expected))
+        assert cluster.read(first, 1, start, 5000) == expected[start : start + 5000]
+
+
+@pytest.mark.slow
+def test_concurrent_appenders_lose_nothing_and_repeat_nothing(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    grant = cluster.grant(1, 1)
+    placed: dict[bytes, int] = {}
+    lock = threading.Lock()
+
+    def append(number: int) -> None:
+        writer = Writer(grant)
+        rng = random.Random(number)
+        for record in range(1, 16):
+            data = bytes([number, record]) * rng.randrange(32, 20_000)
+            writer.send_append(data, record, sync=record % 3 == 0)
+            ack = writer.ack()
+            with lock:
+                placed[data] = ack.offset
+        writer.close()
+
+    run_together(*[lambda number=number: append(number) for number in range(6)])
+    content = assert_equal_replicas(cluster, 1)
+    assert len(placed) == 90
+    assert sum(map(len, placed)) == len(content)
+    for data, offset in placed.items():
+        assert content[offset : offset + len(data)] == data
+
+
+@pytest.mark.slow
+def test_concurrent_overlapping_writers_leave_identical_replicas(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    grant = cluster.grant(1, 1, chunk_bytes=MIB)
+
+    def scribble(number: int) -> None:
+        writer = Writer(grant)
+        rng = random.Random(number)
+        for _ in range(25):
+            offset = rng.randrange(200_000)
+            writer.write(offset, bytes([number]) * rng.randrange(1, 100_000), sync=rng.random() < 0.2)
+        writer.close()
+
+    run_together(*[lambda number=number: scribble(number) for number in range(1, 5)])
+    assert_equal_replicas(cluster, 1)
+
+
+def test_a_repeated_append_gets_the_first_answer(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    grant = cluster.grant(1, 1)
+    first = Writer(grant)
+    first.send_append(b"once", 1)
+    ack = first.ack()
+    first.send_append(b"twice", 2)
+    assert first.ack() == bulk.Ack(4, 9)
+    first.abandon()
+    again = Writer(grant, client=first.client)
+    again.send_append(b"once", 1)
+    again.send_append(b"new", 3)
+    assert again.ack() == ack
+    assert again.ack() == bulk.Ack(9, 12)
+    again.close()
+    assert assert_equal_replicas(cluster, 1) == b"oncetwicenew"
+
+
+def test_a_full_chunk_is_padded_and_the_session_goes_on(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    capacity = 2 * BLOCK_BYTES + 100
+    writer = Writer(cluster.grant(1, 1, chunk_bytes=capacity))
+    writer.send_append(b"a" * 100_000, 1)
+    writer.send_append(b"b" * 50_000, 2)
+    writer.send_append(b"c", 3)
+    assert writer.ack().offset == 0
+    for _ in range(2):
+        with pytest.raises(ChunkFull):
+            writer.ack()
+    writer.close()
+    assert assert_equal_replicas(cluster, 1) == (b"a" * 100_000).ljust(capacity, b"\0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [1, 2])
+def test_a_member_that_dies_in_a_stream_is_named_and_the_others_go_on(make_cluster: MakeCluster, victim: int) -> None:
+    chunk = 0x100 + victim
+    cluster = make_cluster(3)
+    data = os.urandom(24 * MIB)
+    writer = Writer(cluster.grant(chunk, 1))
+    acknowledged = 0
+    with pytest.raises(ReplicaFailed) as failure:
+        for start in range(0, len(data), MIB):
+            writer.send_write(start, data[start : start + MIB])
+            if start == 8 * MIB:
+                cluster.servers[victim].stop()
+        while True:
+            acknowledged = writer.ack().length
+    assert failure.value.hint == str(cluster.servers[victim].id)
+    writer.abandon()
+    survivors = [server for server in cluster.servers if not server.stopped]
+    second = Writer(cluster.grant(chunk, 2, survivors, base_version=1))
+    assert second.opened().length >= acknowledged
+    for start in range(acknowledged, len(data), MIB):
+        second.send_write(start, data[start : start + MIB])
+    for _ in range(acknowledged, len(data), MIB):
+        second.ack()
+    second.send_sync()
+    second.ack()
+    second.close()
+    assert assert_equal_replicas(cluster, chunk, survivors) == data
+    assert cluster.leader.confirmed[-1].version == 2
+
+
+def test_replicas_that_differ_are_made_equal_and_the_longest_wins(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    data = os.urandom(3 * BLOCK_BYTES + 500)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, data)
+    writer.close()
+    # What a chain that broke in the middle leaves: one has more, another has something else at the end.
+    for index, extra in ((1, b"x" * 70_000), (2, b"y" * 10)):
+        own = Writer(cluster.grant(1, 2, [cluster.servers[index]], base_version=1))
+        own.write(len(data), extra)
+        own.close()
+    newest = Writer(cluster.grant(1, 3, base_version=1))
+    assert newest.opened().length == len(data) + 70_000
+    newest.write(0, b"new")
+    newest.close()
+    assert assert_equal_replicas(cluster, 1) == b"new" + data[3:] + b"x" * 70_000
+
+
+def test_a_cut_of_the_namespace_comes_with_the_next_grant(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"secret" * 30_000)
+    writer.close()
+    writer = Writer(cluster.grant(1, 2, base_version=1, cut_length=6))
+    assert writer.opened().length == 6
+    assert writer.write(10, b"!") == bulk.Ack(10, 11)
+    writer.close()
+    assert assert_equal_replicas(cluster, 1) == b"secret\0\0\0\0!"
+
+
+def test_an_old_grant_is_fenced(make_cluster: MakeCluster, expected_logs: ExpectedLogs) -> None:
+    cluster = make_cluster(2)
+    old = Writer(cluster.grant(1, 1))
+    old.write(0, b"first")
+    newer = Writer(cluster.grant(1, 2, base_version=1))
+    newer.write(5, b" second")
+    old.send_write(0, b"too late")
+    with pytest.raises(LeaseLost):
+        old.ack()
+    old.abandon()
+    again = Writer(cluster.grant(1, 1))
+    with pytest.raises(LeaseLost):
+        again.opened()
+    again.abandon()
+    newer.close()
+    assert assert_equal_replicas(cluster, 1) == b"first second"
+
+
+def test_a_grant_of_an_epoch_that_is_over_is_refused(make_cluster: MakeCluster, expected_logs: ExpectedLogs) -> None:
+    expected_logs("refusing the orders", "is over")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    for epoch in (5, 6):
+        server.server.store.obey(epoch)
+        server.server.engine.access.heard(epoch, 1000)
+    writer = Writer(cluster.grant(1, 1))
+    with pytest.raises(LeaseLost):
+        writer.opened()
+    writer.abandon()
+
+
+def test_tokens_are_checked(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"x")
+    writer.close()
+    good = cluster.read_token(1)
+    wrong_key = tokens.sign_read(b"k" * 32, tokens.ReadToken(1, 0, 1, 0, 10**9))
+    with connected(server) as connection:
+        for token in (cluster.read_token(2), wrong_key, cluster.read_token(1, valid_ms=-10_000), b"", good[:-1]):
+            connection.send(bulk.Read(token, 1, 0, 0, 10))
+            with pytest.raises(TokenRefused):
+                connection.receive_reply()
+        connection.send(bulk.Read(good, 1, 0, 0, 10))
+        assert receive_read(connection)[1] == b"x"
+    for refused in (
+        Writer(cluster.grant(2, 1), key=b"k" * 32),
+        Writer(cluster.grant(2, 1, valid_ms=-10_000)),
+        Writer(cluster.grant(2, 1, chunk_bytes=0)),
+    ):
+        with pytest.raises((TokenRefused, LeaseLost, InvalidArgument)):
+            refused.opened()
+        refused.abandon()
+    assert server.server.store.find(2) is None
+
+
+def test_a_grant_for_another_server_is_refused(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    grant = cluster.grant(1, 1, [cluster.servers[1]])
+    with connected(cluster.servers[0]) as connection:
+        connection.send(bulk.OpenWrite(tokens.sign_grant(tokens.token_key(bytes(range(32))), grant), 0, bytes(16)))
+        with pytest.raises(TokenRefused):
+            connection.receive_reply()
+
+
+def test_a_lease_that_ends_stops_its_writer(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(1)
+    writer = Writer(cluster.grant(1, 1, valid_ms=300))
+    writer.write(0, b"in time")
+    eventually(lambda: cluster.leader.clock_ms() > 1000)
+    writer.send_write(7, b"late")
+    with pytest.raises(LeaseLost):
+        writer.ack()
+    writer.abandon()
+    assert cluster.read(cluster.servers[0], 1) == b"in time"
+
+
+def test_damage_on_the_way_is_refused_before_it_counts(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    grant = cluster.grant(1, 1)
+    good = Writer(grant)
+    good.write(0, b"good")
+    bad = Writer(grant)
+    bad.opened()
+    bad.connection.send(bulk.Mutate(bulk.WRITE, 0, 4, bytes(32)), b"damaged")
+    with pytest.raises(DataError, match="damaged"):
+        bad.ack()
+    bad.abandon()
+    good.write(4, b" and well")
+    good.close()
+    assert assert_equal_replicas(cluster, 1) == b"good and well"
+
+
+def test_a_client_that_goes_away_in_the_middle_of_a_packet_harms_nobody(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    grant = cluster.grant(1, 1)
+    good = Writer(grant)
+    good.write(0, b"good")
+    bad = Writer(grant)
+    bad.opened()
+    bad.connection.send_bytes([bulk.encode(bulk.Mutate(bulk.WRITE, 0, 4, bytes(512)), MIB), bytes(300 * KIB)])
+    bad.abandon()
+    assert good.write(4, b" and well") == bulk.Ack(4, 13)
+    good.close()
+    assert assert_equal_replicas(cluster, 1) == b"good and well"
+
+
+def test_nothing_is_acknowledged_before_the_leader_has_confirmed(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    cluster.leader.confirm_error = LeaseLost("the file was removed")
+    writer = Writer(cluster.grant(1, 1))
+    writer.send_write(0, b"x", sync=True)
+    with pytest.raises(LeaseLost):
+        writer.ack()
+    writer.abandon()
+    again = Writer(cluster.grant(1, 1))
+    with pytest.raises(LeaseLost):
+        again.ack()
+    again.abandon()
+    cluster.leader.confirm_error = None
+    fresh = Writer(cluster.grant(1, 2, base_version=0))
+    assert fresh.write(0, b"y", sync=True) == bulk.Ack(0, 1)
+    fresh.close()
+
+
+@pytest.mark.slow
+def test_a_restarted_primary_prepares_its_grant_again(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    grant = cluster.grant(1, 1)
+    writer = Writer(grant)
+    writer.write(0, b"kept", sync=True)
+    port = cluster.servers[0].server.port
+    cluster.servers[0].stop()
+    writer.abandon()
+    cluster.servers[0] = cluster.start_server(0, port=port)
+    cluster.wait_registered(cluster.servers[0])
+    writer = Writer(cluster.grant(1, 1))
+    assert writer.opened().length == 4
+    writer.write(4, b" on")
+    writer.close()
+    assert assert_equal_replicas(cluster, 1) == b"kept on"
+
+
+@pytest.mark.slow
+def test_a_restarted_member_is_named(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"kept", sync=True)
+    writer.close()
+    port = cluster.servers[1].server.port
+    cluster.servers[1].stop()
+    cluster.servers[1] = cluster.start_server(1, port=port)
+    cluster.wait_registered(cluster.servers[1])
+    writer = Writer(cluster.grant(1, 1))
+    with pytest.raises(ReplicaFailed) as failure:
+        writer.opened()
+    assert failure.value.hint == str(cluster.servers[1].id)
+    writer.abandon()
+    writer = Writer(cluster.grant(1, 2, base_version=1))
+    assert writer.opened().length == 4
+    writer.close()
+
+
+@pytest.mark.slow
+def test_a_primary_that_lost_its_disk_does_not_take_the_data_from_the_others(
+    make_cluster: MakeCluster, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("is missing")
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"kept", sync=True)
+    writer.close()
+    primary = cluster.servers[0]
+    port, chunk_file = primary.server.port, primary.server.store.get(1).path  # type: ignore[attr-defined]
+    primary.stop()
+    chunk_file.unlink()
+    cluster.servers[0] = cluster.start_server(0, port=port)
+    cluster.wait_registered(cluster.servers[0])
+    writer = Writer(cluster.grant(1, 1))
+    with pytest.raises(ReplicaFailed) as failure:
+        writer.opened()
+    assert failure.value.hint == str(cluster.servers[0].id)
+    writer.abandon()
+    assert cluster.servers[0].server.store.find(1) is None
+    assert cluster.read(cluster.servers[1], 1) == b"kept"
+
+
+def test_an_error_does_not_leave_a_half_made_chain(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    cluster.servers[1].stop()
+    writer = Writer(cluster.grant(1, 1))
+    with pytest.raises(GfsError) as failure:
+        writer.opened()
+    assert isinstance(failure.value, ReplicaFailed)
+    writer.abandon()
+    assert cluster.servers[0].server.store.find(1) is None
+    alone = Writer(cluster.grant(1, 2, [cluster.servers[0]]))
+    alone.write(0, b"x")
+    alone.close()
