@@ -30,7 +30,7 @@ class ClientConfig(Settings):
         0, ge=0, le=CHUNK_BYTES_MAX, description="Chunk size of new files, in bytes; 0 is the cluster's default."
     )
     read_ahead_bytes: int = Field(
-        16 * MIB, ge=0, le=256 * MIB, description="How much of a file that is read in sequence is fetched ahead."
+        32 * MIB, ge=0, le=256 * MIB, description="How much of a file that is read in sequence is fetched ahead."
     )
     read_progress_seconds: float = Field(
         3.0, gt=0, le=300, description="A chunk server that sends nothing for so long is left for another replica."

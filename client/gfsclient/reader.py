@@ -12,7 +12,7 @@ from gfsclient.locations import ChunkMap
 from gfsprotocol.errors import GfsError
 from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 
-SEGMENT_BYTES: Final = 4 * MIB
+SEGMENT_BYTES: Final = 8 * MIB
 """The most that one request asks for."""
 SEGMENT_BYTES_FIRST: Final = 256 * KIB
 """Read-ahead begins with this much and doubles, so that a look at a file's head does not fetch its middle."""
@@ -102,8 +102,8 @@ class ReadAhead:
             self._segment_bytes = min(self._segment_bytes * 2, SEGMENT_BYTES)
 
     def _buffer(self, count: int) -> bytearray:
-        if self._segment_bytes < SEGMENT_BYTES:
-            return bytearray(count)
+        if count <= SEGMENT_BYTES // 2:
+            return bytearray(count)  # a small chunk, or the beginning: it would waste a full one
         return self._free.pop() if self._free else bytearray(SEGMENT_BYTES)
 
 
