@@ -1,0 +1,66 @@
+"""Four gibibytes in and out: equal bytes, bounded memory everywhere, no bulk byte through the master."""
+
+import filecmp
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gfsprotocol.ids import GIB, MIB
+from tests.cluster.harness import BIN, Cluster
+
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
+
+FILE_BYTES = 4 * GIB
+MEMORY_BYTES_MAX = 300 * MIB
+CONTROL_BYTES_MAX = 32 * MIB
+
+
+def run_client(cluster: Cluster, *arguments: str) -> int:
+    """Runs ``gfsclient``, which must succeed; its peak resident memory in bytes."""
+    process = subprocess.Popen([BIN / "gfsclient", *arguments], env=cluster.environment, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read().decode()
+    process.stderr.close()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert (process.returncode, errors) == (0, "")
+    return usage.ru_maxrss * 1024
+
+
+def peak_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+
+
+def transferred_bytes(pid: int) -> int:
+    """What a process has read and written through system calls, sockets included."""
+    counters = dict(line.split(": ") for line in Path(f"/proc/{pid}/io").read_text().splitlines())
+    return int(counters["rchar"]) + int(counters["wchar"])
+
+
+def test_four_gibibytes_go_in_and_come_out(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
+    running = cluster(masters=2, chunkservers=3)
+    source, copy = tmp_path / "source", tmp_path / "copy"
+    block = os.urandom(MIB)
+    with source.open("wb") as file:
+        for number in range(FILE_BYTES // MIB):
+            file.write(number.to_bytes(8, "little") + block[8:])
+    masters = [record for record in running.records() if record.name.startswith("master")]
+    before = {record.name: transferred_bytes(record.pid) for record in masters}
+    assert running.gfsclient("mkdir", "/data").returncode == 0
+    peaks = {
+        "put": run_client(running, "put", str(source), "/data/bigfile"),
+        "get": run_client(running, "get", "/data/bigfile", str(copy)),
+    }
+    assert filecmp.cmp(source, copy, shallow=False)
+    for record in running.records():
+        peaks[record.name] = peak_bytes(record.pid)
+    control = {record.name: transferred_bytes(record.pid) - before[record.name] for record in masters}
+    print({name: f"{peak / MIB:.0f} MiB" for name, peak in peaks.items()}, control)
+    assert max(peaks.values()) < MEMORY_BYTES_MAX, peaks
+    assert max(control.values()) < CONTROL_BYTES_MAX, control
+    source.unlink()
+    copy.unlink()
