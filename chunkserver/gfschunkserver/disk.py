@@ -120,6 +120,7 @@ class Disk:
             except (DiskFailed, NoSpace) as error:
                 log.warning("%s could not be flushed: %s", self.layout.root, error.message)
             self._stopping.set()
+            self.journal.stop_waiting()
             self._thread.join(STOP_SECONDS)
         if self._has_journal:
             self.journal.close()

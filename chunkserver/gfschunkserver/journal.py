@@ -74,6 +74,7 @@ class Journal:
         self._old: list[Segment] = []
         self._syncing = False
         self._failed = False
+        self._ending = False
         self._durable = 0
         self._marked = 0
         self._current: Segment
@@ -154,8 +155,14 @@ class Journal:
     def wait_for_old(self, seconds: float) -> Segment | None:
         """The oldest segment that waits for its checkpoint; None if there is none in time."""
         with self._condition:
-            self._condition.wait_for(lambda: bool(self._old), seconds)
+            self._condition.wait_for(lambda: bool(self._old) or self._ending, seconds)
             return self._old[0] if self._old else None
+
+    def stop_waiting(self) -> None:
+        """From now on :meth:`wait_for_old` returns at once."""
+        with self._condition:
+            self._ending = True
+            self._condition.notify_all()
 
     def remove(self, segment: Segment) -> None:
         """Removes the oldest segment, whose chunks have all been checkpointed.

@@ -40,8 +40,8 @@ Operation = tuple[str, int, int, int, bool]
 """(kind, chunk, offset or length, size, sync)"""
 
 
-def open_disk(files: CrashFiles) -> Disk:
-    disk = Disk(files, ROOT, SEGMENT_BYTES, 0)
+def open_disk(files: CrashFiles, segment_bytes: int = SEGMENT_BYTES) -> Disk:
+    disk = Disk(files, ROOT, segment_bytes, 0)
     disk.lock()
     disk.adopt(CLUSTER, 1, 0)
     disk.recover()
