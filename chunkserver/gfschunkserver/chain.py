@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Final, TypeVar
 
 from gfschunkserver.replica import Replica
@@ -146,7 +146,7 @@ class Chain:
         except GfsError as error:
             self.break_(error)
             raise _again(error) from error
-        except TimeoutError as error:
+        except (TimeoutError, CancelledError) as error:
             lost = LeaseLost(f"the leader did not confirm version {self.version} of chunk {self.replica.chunk:x}")
             self.break_(lost)
             raise lost from error

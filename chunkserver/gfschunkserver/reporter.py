@@ -81,6 +81,7 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self._confirmations: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._engine: Engine
         self._orders: Orders
         self.connections = 0
@@ -93,6 +94,8 @@ class Reporter:
         self._tasks = [asyncio.create_task(self._keep_link(link)) for link in self._links]
 
     async def stop(self) -> None:
+        """Ends all links; whoever waits for a confirmation hears that none will come."""
+        self._stopping = True
         for task in [*self._tasks, *self._confirmations]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._confirmations, return_exceptions=True)
@@ -118,10 +121,19 @@ class Reporter:
             link.wake.set()
 
     async def _confirm(self, chunk: int, version: int, length: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._confirmations.add(task)
+        try:
+            await self._call_leader(chunk, version, length)
+        finally:
+            self._confirmations.discard(task)
+
+    async def _call_leader(self, chunk: int, version: int, length: int) -> None:
         body = m.ConfirmGrant(self._store.server, chunk, version, length)
         deadline = self._loop.time() + CONFIRM_SECONDS
         reason = "no leader is known"
-        while self._loop.time() < deadline:
+        while self._loop.time() < deadline and not self._stopping:
             link = max(self._links, key=lambda link: link.epoch if link.peer is not None else 0)
             if link.peer is not None and link.epoch:
                 try:

@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 BACKLOG: Final = 512
 FIRST_BYTE_SECONDS: Final = 10.0
 UNDECIDED_MAX: Final = 512
-"""Connections that have not sent a byte yet; and HTTP connections."""
+"""Connections that have not sent a byte yet."""
 HOUSEKEEPING_SECONDS: Final = 10.0
 ACCEPT_RETRY_SECONDS: Final = 0.2
+ACCEPTS_PER_TURN: Final = 64
 
 
 class ChunkServer:
@@ -51,7 +52,8 @@ class ChunkServer:
         self.engine: Engine
         self._started_at = time.monotonic()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._undecided = 0
+        self._undecided: set[socket.socket] = set()
+        self._accept_again: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Listens, takes the disks, and begins to look for masters. StartupError if it cannot."""
@@ -81,8 +83,8 @@ class ChunkServer:
         await self._runner.setup()
         self.scrubber.start()
         self._reporter.start(self.engine, self._orders)
-        for work in (self._accept(), self._keep_house()):
-            self._spawn(work)
+        self._spawn(self._keep_house())
+        self._listen_on()
         log.info(
             "chunk server %016x listens on %s:%d with %d chunks",
             self.store.server,
@@ -93,10 +95,15 @@ class ChunkServer:
 
     async def stop(self) -> None:
         """Ends what is running, writes checkpoints, and lets the disks go."""
+        asyncio.get_running_loop().remove_reader(self._listener)
+        if self._accept_again is not None:
+            self._accept_again.cancel()
         self._listener.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sock in self._undecided:
+            sock.close()
         await self._reporter.stop()
         await asyncio.to_thread(self._bulk.stop)
         await asyncio.to_thread(self._orders.stop)
@@ -144,35 +151,38 @@ class ChunkServer:
         listener.setblocking(False)
         return listener
 
-    async def _accept(self) -> None:
+    def _listen_on(self) -> None:
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
+
+    def _accept(self) -> None:
+        """Takes what waits. A plain callback: a cancelled ``sock_accept`` could lose a connection it has accepted."""
         loop = asyncio.get_running_loop()
-        while True:
+        for _ in range(ACCEPTS_PER_TURN):
             try:
-                sock, address = await loop.sock_accept(self._listener)
+                sock, address = self._listener.accept()
+            except BlockingIOError:
+                return
             except OSError as error:
                 log.warning("cannot accept a connection: %s", error.strerror)
-                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
-                continue
-            if self._undecided >= UNDECIDED_MAX:
+                loop.remove_reader(self._listener)
+                self._accept_again = loop.call_later(ACCEPT_RETRY_SECONDS, self._listen_on)
+                return
+            if len(self._undecided) >= UNDECIDED_MAX:
                 sock.close()
                 continue
+            sock.setblocking(False)
+            self._undecided.add(sock)
             self._spawn(self._decide(sock, f"{address[0]}:{address[1]}"))
 
     async def _decide(self, sock: socket.socket, peer: str) -> None:
         """Looks at the first byte: no HTTP request begins with that of the bulk protocol."""
-        self._undecided += 1
         try:
             async with asyncio.timeout(FIRST_BYTE_SECONDS):
                 first = await _peek(sock)
         except (TimeoutError, OSError) as error:
             log.debug("%s said nothing: %s", peer, error)
-            sock.close()
-            return
-        except asyncio.CancelledError:
-            sock.close()
-            raise
-        finally:
-            self._undecided -= 1
+            first = b""
+        self._undecided.discard(sock)
         if first == bulk.PREAMBLE[:1]:
             self._bulk.accept(sock, peer)
         elif first and self._runner.server is not None:

@@ -47,10 +47,21 @@ class LoopThread:
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
 
+    def pending(self) -> list[str]:
+        """Tasks that are still there."""
+        return [repr(task) for task in asyncio.all_tasks(self.loop)]
+
+    async def _cancel_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def run(self, work: Coroutine[Any, Any, _T], seconds: float = 30.0) -> _T:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(seconds)
 
     def stop(self) -> None:
+        self.run(self._cancel_tasks())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -183,7 +194,9 @@ class Server:
         if not self.stopped:
             self.stopped = True
             self._thread.run(self.server.stop())
+            left = self._thread.pending()
             self._thread.stop()
+            assert not left, left
 
 
 class Cluster:

@@ -13,6 +13,8 @@ from gfsprotocol.errors import ChunkFull, DataError, GfsError, InvalidArgument, 
 from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 from tests.chunkserver.cluster import Cluster, Server, Writer, connected, eventually, receive_read
 
+pytestmark = [pytest.mark.slow]
+
 MakeCluster = Callable[..., Cluster]
 ExpectedLogs = Callable[..., None]
 
@@ -106,7 +108,6 @@ def test_writes_anywhere_give_what_a_buffer_would_hold(make_cluster: MakeCluster
         assert cluster.read(first, 1, start, 5000) == expected[start : start + 5000]
 
 
-@pytest.mark.slow
 def test_concurrent_appenders_lose_nothing_and_repeat_nothing(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     grant = cluster.grant(1, 1)
@@ -132,7 +133,6 @@ def test_concurrent_appenders_lose_nothing_and_repeat_nothing(make_cluster: Make
         assert content[offset : offset + len(data)] == data
 
 
-@pytest.mark.slow
 def test_concurrent_overlapping_writers_leave_identical_replicas(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(3)
     grant = cluster.grant(1, 1, chunk_bytes=MIB)
@@ -182,7 +182,6 @@ def test_a_full_chunk_is_padded_and_the_session_goes_on(make_cluster: MakeCluste
     assert assert_equal_replicas(cluster, 1) == (b"a" * 100_000).ljust(capacity, b"\0")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", [1, 2])
 def test_a_member_that_dies_in_a_stream_is_named_and_the_others_go_on(make_cluster: MakeCluster, victim: int) -> None:
     chunk = 0x100 + victim
@@ -369,7 +368,6 @@ def test_nothing_is_acknowledged_before_the_leader_has_confirmed(make_cluster: M
     fresh.close()
 
 
-@pytest.mark.slow
 def test_a_restarted_primary_prepares_its_grant_again(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     grant = cluster.grant(1, 1)
@@ -387,7 +385,6 @@ def test_a_restarted_primary_prepares_its_grant_again(make_cluster: MakeCluster)
     assert assert_equal_replicas(cluster, 1) == b"kept on"
 
 
-@pytest.mark.slow
 def test_a_restarted_member_is_named(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     writer = Writer(cluster.grant(1, 1))
@@ -407,7 +404,6 @@ def test_a_restarted_member_is_named(make_cluster: MakeCluster) -> None:
     writer.close()
 
 
-@pytest.mark.slow
 def test_a_primary_that_lost_its_disk_does_not_take_the_data_from_the_others(
     make_cluster: MakeCluster, expected_logs: ExpectedLogs
 ) -> None:

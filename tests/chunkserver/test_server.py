@@ -33,6 +33,8 @@ from gfsprotocol.ids import MIB
 from gfsprotocol.settings import load
 from tests.chunkserver.cluster import Cluster, FakeLeader, Server, Writer, connected, eventually, receive_read
 
+pytestmark = [pytest.mark.slow]
+
 MakeCluster = Callable[..., Cluster]
 ExpectedLogs = Callable[..., None]
 
@@ -420,7 +422,6 @@ def test_reads_go_on_while_there_is_no_leader(make_cluster: MakeCluster, expecte
     cluster.leader = FakeLeader()
 
 
-@pytest.mark.slow
 def test_memory_stays_bounded_with_dozens_of_sessions(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(1)
     before = psutil.Process().memory_info().rss
