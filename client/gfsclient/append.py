@@ -185,7 +185,7 @@ class Appender:
                     self._lease.worked()
                     self._placed(lease, undelivered.popleft(), answer[1].offset, lengths)
         except (DataError, AvailabilityError, RemoteProtocolError) as error:
-            self._lease.failed(lease, error)
+            self._lease.failed(lease, error, self._session is not None)
             raise
         finally:
             undelivered.extendleft(reversed(misfits))

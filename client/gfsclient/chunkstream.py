@@ -198,7 +198,7 @@ class ChunkStream:
             with self._changed:
                 has_lost_nothing = not self._queue and isinstance(error, ConnectionLost)
             if not has_lost_nothing:  # else the server ended an idle session, which is its right
-                self._lease.failed(lease, error)
+                self._lease.failed(lease, error, connection is not None)
                 self._survive(error)
         finally:
             if connection is not None:
@@ -209,6 +209,8 @@ class ChunkStream:
         while not session.is_closed:
             packet = None if session.is_closing else self._next_packet()
             if packet is not None:
+                if not session.is_waiting and session.connection.is_stale():
+                    raise ConnectionLost("the server has ended an idle session")
                 if not packet.digests and packet.length:
                     packet.digests = segment_digests(packet.offset, packet.payload)
                 session.send(packet)

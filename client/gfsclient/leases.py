@@ -116,12 +116,14 @@ class ChunkLease:
             if self.current.grant.version > session.lease.grant.version:
                 raise LeaseLost("a member of the chain is gone")
 
-    def failed(self, lease: Lease, error: GfsError) -> None:
-        """A session under ``lease`` ended with ``error``."""
+    def failed(self, lease: Lease, error: GfsError, was_connected: bool) -> None:
+        """A session under ``lease`` ended with ``error``, or could not be begun."""
         if self.current is None or lease.grant.version < self.current.grant.version:
             return
-        self._broken = True
         self._failures += 1
+        if self._failures == 1 and was_connected and isinstance(error, ConnectionLost):
+            return  # a connection may break without anyone's fault: the primary shows that it lives by the next one
+        self._broken = True
         culprit = self._culprit(lease, error)
         if culprit is None and self._failures > SAME_LEASE_MAX:
             culprit = lease.grant.members[0].server

@@ -6,6 +6,7 @@ to do between them; ``docs/decisions/0001-bulk-threads.md`` has the measurements
 
 import select
 import socket
+import struct
 import threading
 from collections.abc import Sequence
 from typing import TypeVar
@@ -14,7 +15,7 @@ from gfsprotocol import bulk
 from gfsprotocol.errors import ConnectionLost, DeadlineExceeded, GfsError, RemoteProtocolError, from_wire
 
 _READ_AHEAD_BYTES = 8192
-SOCKET_BUFFER_BYTES = 1 << 20
+_TIMEVAL = struct.Struct("@ll")
 
 
 class BulkConnection:
@@ -27,7 +28,10 @@ class BulkConnection:
     def __init__(self, sock: socket.socket, peer: str, timeout_seconds: float) -> None:
         self.sock = sock
         self.peer = peer
-        sock.settimeout(timeout_seconds)
+        self._timeout_seconds = 0.0
+        # The kernel keeps the time, not Python, which would poll before each call and never wait for all of a piece.
+        sock.settimeout(None)
+        self.set_timeout(timeout_seconds)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._ahead = memoryview(bytearray(_READ_AHEAD_BYTES))
         self._start = 0
@@ -45,7 +49,17 @@ class BulkConnection:
         return connection
 
     def set_timeout(self, seconds: float) -> None:
-        self.sock.settimeout(seconds)
+        """How long the peer may take or send nothing; above zero."""
+        if seconds == self._timeout_seconds:
+            return
+        self._timeout_seconds = seconds
+        whole = int(seconds)
+        interval = _TIMEVAL.pack(whole, max(1, int((seconds - whole) * 1_000_000)))
+        try:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+        except OSError as error:
+            raise ConnectionLost(f"the connection to {self.peer} broke: {error.strerror or error}") from error
 
     def send(self, header: bulk.RequestHeader | bulk.ReplyHeader, *payload: bytes | memoryview) -> None:
         """One frame."""
@@ -62,25 +76,26 @@ class BulkConnection:
                     rest.pop(0)
                 if sent:
                     rest[0] = memoryview(rest[0])[sent:]
-        except TimeoutError as error:
+        except BlockingIOError as error:
             raise DeadlineExceeded(f"{self.peer} takes no data") from error
         except OSError as error:
             raise ConnectionLost(f"the connection to {self.peer} broke: {error.strerror or error}") from error
 
     def receive_into(self, view: memoryview) -> None:
         """Fills ``view``."""
-        done = 0
+        done = self._take_ahead(view)
         while done < len(view):
-            done += self.receive_some(view[done:])
+            done += self._recv(view[done:], socket.MSG_WAITALL)
 
     def receive_some(self, view: memoryview) -> int:
         """At least one byte into ``view``, as many as are there."""
+        return self._take_ahead(view) or self._recv(view)
+
+    def _take_ahead(self, view: memoryview) -> int:
         ready = min(self._end - self._start, len(view))
-        if ready:
-            view[:ready] = self._ahead[self._start : self._start + ready]
-            self._start += ready
-            return ready
-        return self._recv(view)
+        view[:ready] = self._ahead[self._start : self._start + ready]
+        self._start += ready
+        return ready
 
     def has_input(self) -> bool:
         """Whether bytes are already read ahead, so that the socket need not be waited for."""
@@ -103,7 +118,9 @@ class BulkConnection:
 
     def is_stale(self) -> bool:
         """Whether an idle connection is unusable: the peer closed it, or sent what was not asked for."""
-        return self.has_input() or bool(select.select([self.sock], [], [], 0)[0])
+        watch = select.poll()  # select() has no room for descriptors over 1023
+        watch.register(self.sock, select.POLLIN)
+        return self.has_input() or bool(watch.poll(0))
 
     def close(self) -> None:
         self.sock.close()
@@ -130,10 +147,10 @@ class BulkConnection:
             self._start = self._end = 0
         return view
 
-    def _recv(self, view: memoryview) -> int:
+    def _recv(self, view: memoryview, flags: int = 0) -> int:
         try:
-            count = self.sock.recv_into(view)
-        except TimeoutError as error:
+            count = self.sock.recv_into(view, 0, flags)
+        except BlockingIOError as error:
             raise DeadlineExceeded(f"{self.peer} sends nothing") from error
         except OSError as error:
             raise ConnectionLost(f"the connection to {self.peer} broke: {error.strerror or error}") from error
