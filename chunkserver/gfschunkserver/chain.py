@@ -161,9 +161,7 @@ class Chain:
             while self._applied != serial - 1:
                 self.check()
                 if serial <= self._applied:
-                    raise self._break_inside(
-                        ReplicaFailed(f"serial {serial} came twice", str(self.members[0].server))
-                    )
+                    raise self._break_inside(ReplicaFailed(f"serial {serial} came twice", str(self.members[0].server)))
                 if not self._turn.wait(max(0.0, deadline - time.monotonic())) and time.monotonic() >= deadline:
                     raise self._break_inside(
                         LeaseLost(f"the mutation before serial {serial} of chunk {self.replica.chunk:x} did not come")

@@ -91,9 +91,7 @@ class Disk:
         try:
             with self.guarded():
                 found = Recovery(self.files, self.layout, self.cluster, self.identity.disk_id).run()
-                self.journal = Journal(
-                    self.files, self.layout.journal, self.identity.disk_id, self._segment_bytes
-                )
+                self.journal = Journal(self.files, self.layout.journal, self.identity.disk_id, self._segment_bytes)
                 self.journal.begin(found.next_segment, found.journal_end)
                 self._has_journal = True
         except (DiskFailed, NoSpace) as error:

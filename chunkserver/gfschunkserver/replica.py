@@ -306,9 +306,7 @@ class Replica:
             self._tail = blake3(self._read_blocks(file, block, block + 1))
         return self._tail.copy()
 
-    def _grown_digests(
-        self, file: File, offset: int, data: Buffer, digests: Buffer
-    ) -> tuple[bytes, blake3 | None]:
+    def _grown_digests(self, file: File, offset: int, data: Buffer, digests: Buffer) -> tuple[bytes, blake3 | None]:
         """Digests of the blocks from the one at the end on, when zeros up to ``offset`` and then ``data`` follow.
 
         Whole blocks are not digested again. Also the hasher of the new last block, if that is not a whole one.

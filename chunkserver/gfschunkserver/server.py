@@ -43,9 +43,7 @@ class ChunkServer:
     def __init__(self, config: ChunkServerConfig, secret: bytes, files: Files | None = None) -> None:
         self._config = config
         self._secret = secret
-        self.store = Store(
-            files or OsFiles(), config.directories, config.journal_segment_bytes, config.reserve_bytes
-        )
+        self.store = Store(files or OsFiles(), config.directories, config.journal_segment_bytes, config.reserve_bytes)
         self.scrubber = Scrubber(self.store, config.scrub_bytes_per_second)
         self.port = 0
         """The one it listens on, once started."""

@@ -42,7 +42,7 @@ class Echo:
         else:
             peer.respond(request.id, msg.Data(request.body.path), sequence=7)
 
-    def notice(self, peer: rpc.Peer, body: msg.NoticeBody) -> None:  # noqa: ARG002
+    def notice(self, peer: rpc.Peer, body: msg.NoticeBody) -> None:
         self.notices.append(body)
 
 
