@@ -231,9 +231,7 @@ class CrashFiles:
 
     def rename(self, source: Path, target: Path) -> None:
         with self.boundary("rename", source):
-            self._rename(
-                {source.parent, target.parent}, lambda: self._names.update({target: self._names.pop(source)})
-            )
+            self._rename({source.parent, target.parent}, lambda: self._names.update({target: self._names.pop(source)}))
 
     def remove(self, path: Path) -> None:
         with self.boundary("remove", path):
