@@ -9,6 +9,8 @@ import time
 from collections import deque
 from typing import Final
 
+from blake3 import blake3
+
 from gfschunkserver.buffers import packet_buffer
 from gfschunkserver.chain import SYNC_SECONDS, AppendSlot, Chain, hop_seconds
 from gfschunkserver.downstream import Downstream
@@ -16,7 +18,7 @@ from gfschunkserver.engine import Engine
 from gfsprotocol import bulk
 from gfsprotocol.bulk import Ack, BulkError, CloseWrite, Mutate
 from gfsprotocol.bulksocket import BulkConnection, error_header
-from gfsprotocol.checksums import digest, digests_match, segment_digests
+from gfsprotocol.checksums import BLOCK_BYTES, segment_digests
 from gfsprotocol.errors import (
     ChunkCorrupt,
     ChunkFull,
@@ -39,7 +41,7 @@ POLL_SECONDS: Final = 0.5
 REPEAT_POLL_SECONDS: Final = 0.02
 IDLE_SECONDS: Final = 120.0
 CONFIRM_SECONDS: Final = 10.0
-FORWARD_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 256 * 1024
 CUT_THROUGH_BYTES: Final = 128 * 1024
 
 
@@ -202,21 +204,18 @@ class WriteSession:
     def _take_request(self, buffer: memoryview) -> None:
         try:
             request, payload_bytes = self._upstream.receive_request()
-            self._last_input = time.monotonic()
-            if isinstance(request, Mutate) and self._position == 0:
-                view = buffer[:payload_bytes]
-                self._upstream.receive_into(view)
         except (ConnectionLost, DeadlineExceeded) as error:
             self._lose_upstream(error)
             return
+        self._last_input = time.monotonic()
         match request:
             case Mutate():
                 if payload_bytes > PACKET_BYTES or (payload_bytes and request.kind in (bulk.CUT, bulk.SYNC)):
                     raise RemoteProtocolError(f"{self._upstream.peer} sent a mutation with a wrong payload")
                 if self._position == 0:
-                    self._mutate_as_primary(request, view)
+                    self._mutate_as_primary(request, buffer[:payload_bytes])
                 else:
-                    self._mutate_as_member(request, payload_bytes, buffer)
+                    self._mutate_as_member(request, buffer[:payload_bytes])
             case CloseWrite():
                 self._closing = True
             case _:
@@ -224,12 +223,15 @@ class WriteSession:
 
     def _mutate_as_primary(self, request: Mutate, payload: memoryview) -> None:
         """Everything is checked before a serial is given: a client that goes wrong or away here harms nobody else."""
-        self._engine.access.check_lease(self._chain.grant)
-        is_append = request.kind == bulk.APPEND
-        offset = 0 if is_append else request.offset
-        good = digest(payload) == request.digests if is_append else digests_match(offset, payload, request.digests)
+        try:
+            good = self._receive(request, payload, None)
+        except (ConnectionLost, DeadlineExceeded) as error:
+            self._lose_upstream(error)
+            return
         if not good:
             raise DataError(f"the payload from {self._upstream.peer} arrived damaged at the primary")
+        self._engine.access.check_lease(self._chain.grant)
+        offset = 0 if request.kind == bulk.APPEND else request.offset
         capacity = self._chain.replica.state.chunk_bytes
         if not 0 <= offset <= offset + len(payload) <= capacity:
             raise InvalidArgument(f"bytes {offset} to {offset + len(payload)} are not inside a chunk of {capacity}")
@@ -295,35 +297,44 @@ class WriteSession:
         self._apply(ordered, payload)
         self._pending[-1].client_slot = slot
 
-    def _mutate_as_member(self, request: Mutate, payload_bytes: int, buffer: memoryview) -> None:
-        payload = buffer[:payload_bytes]
+    def _mutate_as_member(self, request: Mutate, payload: memoryview) -> None:
+        """A large payload goes on while it comes in. Whatever goes wrong now breaks the chain: it has a serial."""
+        downstream = self._downstream
+        streams = downstream is not None and len(payload) > CUT_THROUGH_BYTES
         try:
-            self._receive_and_forward(request, payload)
+            good = self._receive(request, payload, downstream if streams else None)
+            if downstream is not None and not streams:
+                downstream.send(self._send_seconds(), bulk.encode(request, len(payload)), payload)
         except GfsError as error:
             raise self._broken(error) from error
-        if request.kind == bulk.WRITE and not digests_match(request.offset, payload, request.digests):
-            raise self._broken(
-                ReplicaFailed(
-                    f"the payload from {self._upstream.peer} arrived damaged at member {self._position}",
-                    str(self._engine.server),
-                )
-            )
+        if not good:
+            reason = f"the payload from {self._upstream.peer} arrived damaged at member {self._position}"
+            raise self._broken(ReplicaFailed(reason, str(self._engine.server)))
         self._apply(request, payload)
 
-    def _receive_and_forward(self, request: Mutate, payload: memoryview) -> None:
-        """A large payload goes on while it comes in."""
-        downstream = self._downstream
-        if downstream is None or len(payload) <= CUT_THROUGH_BYTES:
-            self._upstream.receive_into(payload)
-            if downstream is not None:
-                downstream.send(self._send_seconds(), bulk.encode(request, len(payload)), payload)
-            return
-        pieces: list[bytes | memoryview] = [bulk.encode(request, len(payload))]
-        for start in range(0, len(payload), FORWARD_BYTES):
-            piece = payload[start : start + FORWARD_BYTES]
+    def _receive(self, request: Mutate, payload: memoryview, downstream: Downstream | None) -> bool:
+        """Receives a payload and says whether it matches its digests; ``downstream`` gets it at the same time.
+
+        In pieces that end at block boundaries, so that each is still in the processor's cache when it is digested.
+        """
+        is_append = request.kind == bulk.APPEND
+        whole = blake3()
+        digests: list[bytes] = []
+        head = [bulk.encode(request, len(payload))] if downstream is not None else []
+        start = 0
+        while start < len(payload):
+            place = request.offset + start
+            piece = payload[start : start + PIECE_BYTES - (0 if is_append else place % BLOCK_BYTES)]
             self._upstream.receive_into(piece)
-            downstream.send(self._send_seconds(), *pieces, piece)
-            pieces = []
+            if downstream is not None:
+                downstream.send(self._send_seconds(), *head, piece)
+                head = []
+            if is_append:
+                whole.update(piece)
+            else:
+                digests.append(segment_digests(place, piece))
+            start += len(piece)
+        return (whole.digest() if is_append else b"".join(digests)) == request.digests
 
     def _send_seconds(self) -> float:
         """A member that syncs does not read: it may take that long to take more."""
