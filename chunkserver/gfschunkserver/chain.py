@@ -137,10 +137,12 @@ class Chain:
                 self._confirmation = confirm()
 
     def wait_confirmed(self, seconds: float) -> None:
-        """Returns when the log has the version: nothing is acknowledged before. An error breaks the chain."""
-        if self._confirmed:
+        """Returns when the log has the version: nothing is acknowledged before. An error breaks the chain.
+
+        The first version of a chunk came into the log with the chunk: there is nothing to wait for.
+        """
+        if self._confirmed or self._confirmation is None:
             return
-        assert self._confirmation is not None
         try:
             self._confirmation.result(seconds)
         except GfsError as error:

@@ -62,7 +62,9 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
         if isinstance(error, AlreadyExists):
             raise ReplicaFailed(error.message, error.hint) from error
         raise
-    _begin_confirmation(engine, chain)
+    if grant.base_version:
+        replica = chain.replica
+        chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, grant.version, replica.length))
     return chain, downstream
 
 
@@ -86,13 +88,7 @@ def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple
             raise ReplicaFailed(f"server {engine.server:016x}: {error.message}", str(engine.server)) from error
         raise
     engine.chains.enter(chain, grant)
-    _begin_confirmation(engine, chain)
     return chain, downstream
-
-
-def _begin_confirmation(engine: Engine, chain: Chain) -> None:
-    replica = chain.replica
-    chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, chain.version, replica.length))
 
 
 def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
@@ -147,8 +143,8 @@ def prepare_members(engine: Engine, grant: Grant, signed: bytes, replica: Replic
                 for position, member in enumerate(grant.members[1:], 1)
             ]
             longest = max(members, key=lambda member: member.length, default=None)
-            if longest is not None and longest.length > replica.length:
-                longest.pull_tail(replica)
+            if longest is not None:
+                longest.pull_tail(replica, longest.length if grant.cut_length < 0 else grant.cut_length)
             if 0 <= grant.cut_length < replica.length:
                 replica.cut(grant.cut_length, sync=False)
             for member in members:
@@ -196,8 +192,8 @@ class _Member:
         self._digests = memoryview(bytearray(payload_bytes))
         self._receive(self._digests)
 
-    def pull_tail(self, replica: Replica) -> None:
-        """Gets what the primary's replica lacks.
+    def pull_tail(self, replica: Replica, end: int) -> None:
+        """Gets what the primary's replica lacks up to ``end``.
 
         It may have been acknowledged: a machine that lost its unsynced bytes must not take them from the others.
         """
@@ -205,7 +201,7 @@ class _Member:
         token = self._engine.access.sign_read(self._grant)
         start = replica.length // BLOCK_BYTES * BLOCK_BYTES
         with packet_buffer() as buffer:
-            while start < self.length:
+            while replica.length < min(end, self.length):
                 request = Read(token, replica.chunk, self._grant.base_version, start, PACKET_BYTES)
                 reply, payload_bytes = source.call(request, ReadReply, PREPARE_SECONDS)
                 try:

@@ -57,7 +57,7 @@ def test_a_stream_is_equal_on_all_members(make_cluster: MakeCluster) -> None:
     for server in cluster.servers:
         assert cluster.read(server, 0x10) == data
         assert cluster.read(server, 0x10, 100, 70_000) == data[100:70_100]
-    assert [(confirm.chunk, confirm.version) for confirm in cluster.leader.confirmed] == [(0x10, 1)]
+    assert cluster.leader.confirmed == []
     for server in cluster.servers:
         eventually(lambda server=server: cluster.leader.stored.get(server.id, {}).get(0x10) == (1, len(data)))
 
@@ -352,20 +352,24 @@ def test_a_client_that_goes_away_in_the_middle_of_a_packet_harms_nobody(make_clu
 
 def test_nothing_is_acknowledged_before_the_leader_has_confirmed(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
+    first = Writer(cluster.grant(1, 1))
+    first.write(0, b"x")
+    first.close()
     cluster.leader.confirm_error = LeaseLost("the file was removed")
-    writer = Writer(cluster.grant(1, 1))
-    writer.send_write(0, b"x", sync=True)
+    writer = Writer(cluster.grant(1, 2, base_version=1))
+    writer.send_write(1, b"y", sync=True)
     with pytest.raises(LeaseLost):
         writer.ack()
     writer.abandon()
-    again = Writer(cluster.grant(1, 1))
+    again = Writer(cluster.grant(1, 2, base_version=1))
     with pytest.raises(LeaseLost):
         again.ack()
     again.abandon()
     cluster.leader.confirm_error = None
-    fresh = Writer(cluster.grant(1, 2, base_version=0))
-    assert fresh.write(0, b"y", sync=True) == bulk.Ack(0, 1)
-    fresh.close()
+    newer = Writer(cluster.grant(1, 3, base_version=1))
+    assert newer.write(2, b"z", sync=True) == bulk.Ack(2, 3)
+    newer.close()
+    assert [(confirm.chunk, confirm.version) for confirm in cluster.leader.confirmed] == [(1, 3)]
 
 
 def test_a_restarted_primary_prepares_its_grant_again(make_cluster: MakeCluster) -> None:

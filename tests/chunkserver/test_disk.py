@@ -394,6 +394,7 @@ def open_store(*directories: Path) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_a_directory_is_used_by_one_process_only(tmp_path: Path) -> None:
     store = open_store(tmp_path / "d")
     try:
@@ -438,6 +439,7 @@ def test_disks_of_different_servers_or_clusters_do_not_mix(tmp_path: Path) -> No
         open_store(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_of_two_replicas_of_a_chunk_the_newer_one_stays(tmp_path: Path) -> None:
     store = open_store(tmp_path / "a", tmp_path / "b")
     store.join_cluster(CLUSTER)
@@ -472,6 +474,7 @@ def test_chunks_go_to_the_disk_with_more_room_and_a_failed_disk_leaves_the_other
     store.close()
 
 
+@pytest.mark.slow
 def test_real_files_survive_kill_minus_nine(tmp_path: Path) -> None:
     program = (
         "import os, sys, pathlib\n"
