@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from gfschunkserver.replica import Replica
 from gfsprotocol.bulk import Ack
-from gfsprotocol.errors import GfsError, LeaseLost, ReplicaFailed
+from gfsprotocol.errors import AvailabilityError, GfsError, LeaseLost, ReplicaFailed, Unreachable
 from gfsprotocol.messages import Grant
 
 HOP_SECONDS: Final = 4.0
@@ -51,7 +51,8 @@ class Chain:
         self._assigned_length = replica.length
         self._broken: GfsError | None = None
         self._confirmation: Future[None] | None = None
-        self._confirmed = False
+        self._confirmed = grant.base_version == 0
+        """Whether the log has the version; the first one came into the log with the chunk."""
         self._slots: OrderedDict[tuple[bytes, int], AppendSlot] = OrderedDict()
 
     # ------------------------------------------------------------------------------------------------- breaking
@@ -131,27 +132,32 @@ class Chain:
             self._slots.pop((client, record), None)
 
     def begin_confirmation(self, confirm: Callable[[], Future[None]]) -> None:
-        """Once all members have the version: has the leader log it. Only the first call counts."""
+        """All members have the version: has the leader log it, unless that was done, or is being done."""
         with self._turn:
-            if self._confirmation is None:
+            if not self._confirmed and self._confirmation is None:
                 self._confirmation = confirm()
 
     def wait_confirmed(self, seconds: float) -> None:
-        """Returns when the log has the version: nothing is acknowledged before. An error breaks the chain.
+        """Returns when the log has the version: nothing is acknowledged before. A refusal breaks the chain.
 
-        The first version of a chunk came into the log with the chunk: there is nothing to wait for.
+        If no leader answers, that is Unreachable, and the next session asks again.
         """
-        if self._confirmed or self._confirmation is None:
+        if self._confirmed:
             return
+        confirmation = self._confirmation
+        unreachable = f"version {self.version} of chunk {self.replica.chunk:x} is not confirmed: no leader answers"
+        if confirmation is None:
+            raise Unreachable(unreachable)
         try:
-            self._confirmation.result(seconds)
+            confirmation.result(seconds)
+        except (AvailabilityError, TimeoutError, CancelledError) as error:
+            with self._turn:
+                if self._confirmation is confirmation:
+                    self._confirmation = None
+            raise Unreachable(unreachable) from error
         except GfsError as error:
             self.break_(error)
             raise _again(error) from error
-        except (TimeoutError, CancelledError) as error:
-            lost = LeaseLost(f"the leader did not confirm version {self.version} of chunk {self.replica.chunk:x}")
-            self.break_(lost)
-            raise lost from error
         self._confirmed = True
 
     # -------------------------------------------------------------------------------------------------- all members

@@ -1,6 +1,5 @@
 """What the parts of a chunk server need of each other: the store, the keys, the chains, the peers and the leader."""
 
-import logging
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
@@ -10,14 +9,13 @@ from gfschunkserver.chain import Chains
 from gfschunkserver.store import Store
 from gfsprotocol.bulksocket import BulkPool
 from gfsprotocol.errors import LeaseLost
-
-log = logging.getLogger(__name__)
+from gfsprotocol.messages import Grant
 
 
 class Leader(Protocol):
     """The leading master, as far as a write needs it."""
 
-    def confirm_grant(self, chunk: int, version: int, length: int) -> "Future[None]":
+    def confirm_grant(self, chunk: int, version: int, length: int) -> Future[None]:
         """All members have the grant's version; done when the log has it. From any thread."""
 
 
@@ -40,9 +38,9 @@ class Engine:
     def expire_chains(self) -> None:
         """Forgets what was kept for grants that are over."""
 
-        def is_over(grant: object) -> bool:
+        def is_over(grant: Grant) -> bool:
             try:
-                self.access.check_lease(grant)  # type: ignore[arg-type]
+                self.access.check_lease(grant)
             except LeaseLost:
                 return True
             return False

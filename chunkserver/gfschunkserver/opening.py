@@ -4,7 +4,6 @@ Preparing makes the members' replicas equal before the first mutation under a ne
 docs/architecture/chunk-servers.md, "Preparing a grant".
 """
 
-import logging
 from contextlib import ExitStack
 from typing import Final
 
@@ -30,8 +29,6 @@ from gfsprotocol.errors import (
 )
 from gfsprotocol.ids import BLOCK_BYTES, DIGEST_BYTES, PACKET_BYTES
 from gfsprotocol.messages import Grant, ServerAddress
-
-log = logging.getLogger(__name__)
 
 PREPARE_SECONDS: Final = 20.0
 
@@ -62,9 +59,8 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
         if isinstance(error, AlreadyExists):
             raise ReplicaFailed(error.message, error.hint) from error
         raise
-    if grant.base_version:
-        replica = chain.replica
-        chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, grant.version, replica.length))
+    replica = chain.replica
+    chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, grant.version, replica.length))
     return chain, downstream
 
 

@@ -1,7 +1,6 @@
 """What the leader wants done: copy, delete, verify. Done in threads, bounded, and answered with the next heartbeat."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -12,8 +11,6 @@ from gfschunkserver.replica import Replica
 from gfschunkserver.scrubber import Scrubber
 from gfsprotocol.errors import GfsError
 from gfsprotocol.messages import DeleteOrder, Order, OrderResult, ReplicateOrder, VerifyOrder
-
-log = logging.getLogger(__name__)
 
 WORKERS: Final = 4
 ORDERS_MAX: Final = 4096

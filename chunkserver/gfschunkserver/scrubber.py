@@ -1,6 +1,5 @@
 """Verifies replicas: at once on order or on suspicion, and all of them again and again, slowly."""
 
-import logging
 import queue
 import threading
 import time
@@ -12,8 +11,6 @@ from gfschunkserver.store import Store
 from gfsprotocol.checksums import BLOCK_BYTES
 from gfsprotocol.errors import ChunkCorrupt, DataError, DiskFailed
 from gfsprotocol.ids import MIB
-
-log = logging.getLogger(__name__)
 
 REQUESTS_MAX: Final = 1024
 STEP_BYTES: Final = 1 * MIB

@@ -3,7 +3,6 @@
 One thread serves both sockets. Nothing in here waits for upstream while an acknowledgement could be passed on.
 """
 
-import logging
 import select
 import time
 from collections import deque
@@ -34,12 +33,12 @@ from gfsprotocol.errors import (
 )
 from gfsprotocol.ids import PACKET_BYTES
 
-log = logging.getLogger(__name__)
-
 PENDING_MAX: Final = 64
 POLL_SECONDS: Final = 0.5
 REPEAT_POLL_SECONDS: Final = 0.02
 IDLE_SECONDS: Final = 120.0
+IDLE_SECONDS_PER_MEMBER: Final = 5.0
+"""The primary gives an idle session up first: who is later in the chain must not look as if it had failed."""
 CONFIRM_SECONDS: Final = 10.0
 PIECE_BYTES: Final = 256 * 1024
 CUT_THROUGH_BYTES: Final = 128 * 1024
@@ -78,7 +77,10 @@ class WriteSession:
         self._downstream: Downstream | None = None
         self._pending: deque[_Pending] = deque()
         self._closing = False
-        self._upstream_lost: GfsError | None = None
+        self._failure: GfsError | None = None
+        """What ends the session once everything that has a serial is through."""
+        self._silent = False
+        """Whether nothing is acknowledged any more: nobody would hear it, or it would not be true."""
         self._hop_seconds = hop_seconds(len(chain.members), position)
         self._last_input = time.monotonic()
 
@@ -96,10 +98,12 @@ class WriteSession:
                 downstream.finish(self._hop_seconds + SYNC_SECONDS)
             clean = True
         finally:
-            if downstream is not None and not clean:
+            if not clean and self._pending:
+                self._chain.break_(LeaseLost("a write session ended with mutations that not all members may have"))
+            if not clean and downstream is not None:
                 downstream.abandon()
-        if self._upstream_lost is not None:
-            raise self._upstream_lost
+        if self._failure is not None:
+            raise self._failure
 
     def _serve(self, buffer: memoryview) -> None:
         while True:
@@ -113,7 +117,20 @@ class WriteSession:
             else:
                 self._check_deadlines()
             if from_upstream:
-                self._take_request(buffer)
+                try:
+                    self._take_request(buffer)
+                except GfsError as error:
+                    if self._chain.broken is not None:
+                        raise
+                    self._end(error, silent=isinstance(error, ConnectionLost | DeadlineExceeded))
+
+    def _end(self, error: GfsError, silent: bool) -> None:
+        """No more requests. What was given a serial is still brought to its end: no other session may suffer, and a
+        repeated append must find its answer."""
+        if self._failure is None:
+            self._failure = error
+        self._silent = self._silent or silent
+        self._closing = True
 
     # ------------------------------------------------------------------------------------------------ waiting
 
@@ -145,7 +162,7 @@ class WriteSession:
                 raise self._broken(self._downstream.failed("does not acknowledge"))
             if now > head.deadline and head.repeats is not None:
                 raise LeaseLost("the append that this one repeats does not end")
-        elif now - self._last_input > IDLE_SECONDS:
+        elif now - self._last_input > IDLE_SECONDS + self._position * IDLE_SECONDS_PER_MEMBER:
             raise DeadlineExceeded(f"the write session was idle for {IDLE_SECONDS:.0f} s")
 
     def _broken(self, error: GfsError) -> GfsError:
@@ -178,8 +195,6 @@ class WriteSession:
                 if head.repeats.answer is None:
                     return
                 head.answer = head.repeats.answer
-            if self._position == 0:
-                self._chain.wait_confirmed(CONFIRM_SECONDS)
             self._pending.popleft()
             if head.client_slot is not None and isinstance(head.answer, Ack):
                 head.client_slot.answer = head.answer
@@ -187,26 +202,21 @@ class WriteSession:
             self._reply(head.answer)
 
     def _reply(self, header: Ack | BulkError) -> None:
-        if self._upstream_lost is not None:
+        if self._silent:
             return
         try:
+            if self._position == 0:
+                self._chain.wait_confirmed(CONFIRM_SECONDS)
             self._upstream.send(header)
-        except (ConnectionLost, DeadlineExceeded) as error:
-            self._lose_upstream(error)
-
-    def _lose_upstream(self, error: GfsError) -> None:
-        """What was given a serial is still brought to its end: a repeated append must find its answer."""
-        self._upstream_lost = error
-        self._closing = True
+        except GfsError as error:
+            if self._chain.broken is not None:
+                raise
+            self._end(error, silent=True)
 
     # ------------------------------------------------------------------------------------------------ taking requests
 
     def _take_request(self, buffer: memoryview) -> None:
-        try:
-            request, payload_bytes = self._upstream.receive_request()
-        except (ConnectionLost, DeadlineExceeded) as error:
-            self._lose_upstream(error)
-            return
+        request, payload_bytes = self._upstream.receive_request()
         self._last_input = time.monotonic()
         match request:
             case Mutate():
@@ -223,12 +233,7 @@ class WriteSession:
 
     def _mutate_as_primary(self, request: Mutate, payload: memoryview) -> None:
         """Everything is checked before a serial is given: a client that goes wrong or away here harms nobody else."""
-        try:
-            good = self._receive(request, payload, None)
-        except (ConnectionLost, DeadlineExceeded) as error:
-            self._lose_upstream(error)
-            return
-        if not good:
+        if not self._receive(request, payload, None):
             raise DataError(f"the payload from {self._upstream.peer} arrived damaged at the primary")
         self._engine.access.check_lease(self._chain.grant)
         offset = 0 if request.kind == bulk.APPEND else request.offset

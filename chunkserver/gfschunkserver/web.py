@@ -1,7 +1,6 @@
 """HTTP on the chunk server's port: for curl, browsers and monitoring. Bulk traffic has a leaner path beside it."""
 
 import asyncio
-import logging
 import os
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,8 +20,6 @@ from gfsprotocol.errors import (
     StaleReplica,
     TokenRefused,
 )
-
-log = logging.getLogger(__name__)
 
 TOKEN_HEADER: Final = "X-Gfs-Token"  # noqa: S105 - a name
 VERSION_HEADER: Final = "X-Gfs-Version"

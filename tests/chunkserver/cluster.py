@@ -102,7 +102,7 @@ class FakeLeader:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        return self._runner.addresses[0][1]
+        return int(self._runner.addresses[0][1])
 
     async def _serve(self, request: web.Request) -> web.WebSocketResponse:
         channel, response = await network.upgrade(request)

@@ -151,7 +151,7 @@ class CrashFiles:
 
     # --------------------------------------------------------------------------------------------------- crashes
 
-    def boundary(self, operation: str, path: Path) -> threading.RLock:  # type: ignore[valid-type]
+    def boundary(self, operation: str, path: Path) -> threading.RLock:
         """One change; to be used as a context manager."""
         with self._lock:
             self.check_alive(operation, path)

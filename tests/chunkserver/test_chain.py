@@ -9,7 +9,17 @@ import pytest
 
 from gfsprotocol import bulk, tokens
 from gfsprotocol.bulksocket import expect
-from gfsprotocol.errors import ChunkFull, DataError, GfsError, InvalidArgument, LeaseLost, ReplicaFailed, TokenRefused
+from gfsprotocol.errors import (
+    ChunkFull,
+    DataError,
+    GfsError,
+    InvalidArgument,
+    LeaseLost,
+    NotLeader,
+    ReplicaFailed,
+    TokenRefused,
+    Unreachable,
+)
 from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 from tests.chunkserver.cluster import Cluster, Server, Writer, connected, eventually, receive_read
 
@@ -58,8 +68,8 @@ def test_a_stream_is_equal_on_all_members(make_cluster: MakeCluster) -> None:
         assert cluster.read(server, 0x10) == data
         assert cluster.read(server, 0x10, 100, 70_000) == data[100:70_100]
     assert cluster.leader.confirmed == []
-    for server in cluster.servers:
-        eventually(lambda server=server: cluster.leader.stored.get(server.id, {}).get(0x10) == (1, len(data)))
+    stored = cluster.leader.stored
+    eventually(lambda: all(stored.get(server.id, {}).get(0x10) == (1, len(data)) for server in cluster.servers))
 
 
 def test_a_small_file_is_written_in_one_go(make_cluster: MakeCluster) -> None:
@@ -417,7 +427,7 @@ def test_a_primary_that_lost_its_disk_does_not_take_the_data_from_the_others(
     writer.write(0, b"kept", sync=True)
     writer.close()
     primary = cluster.servers[0]
-    port, chunk_file = primary.server.port, primary.server.store.get(1).path  # type: ignore[attr-defined]
+    port, chunk_file = primary.server.port, primary.server.store.get(1).path
     primary.stop()
     chunk_file.unlink()
     cluster.servers[0] = cluster.start_server(0, port=port)
@@ -443,3 +453,47 @@ def test_an_error_does_not_leave_a_half_made_chain(make_cluster: MakeCluster) ->
     alone = Writer(cluster.grant(1, 2, [cluster.servers[0]]))
     alone.write(0, b"x")
     alone.close()
+
+
+def test_a_writer_that_is_refused_does_not_break_what_was_on_the_way(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    grant = cluster.grant(1, 1, chunk_bytes=MIB)
+    other = Writer(grant)
+    other.write(0, b"other")
+    writer = Writer(grant)
+    writer.opened()
+    for number in range(8):
+        writer.send_append(bytes([number]) * 30_000, number + 1)
+    writer.send_write(2 * MIB, b"beyond the chunk")
+    for number in range(8):
+        assert writer.ack() == bulk.Ack(5 + number * 30_000, 30_005 + number * 30_000)
+    with pytest.raises(InvalidArgument):
+        writer.ack()
+    writer.abandon()
+    other.write(0, b"OTHER")
+    other.close()
+    assert len(assert_equal_replicas(cluster, 1)) == 5 + 8 * 30_000
+
+
+def test_a_confirmation_that_no_leader_gives_is_asked_for_again(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gfschunkserver.reporter.CONFIRM_SECONDS", 0.3)
+    cluster = make_cluster(2)
+    first = Writer(cluster.grant(1, 1))
+    first.write(0, b"x")
+    first.close()
+    cluster.leader.confirm_error = NotLeader()
+    writer = Writer(cluster.grant(1, 2, base_version=1))
+    writer.send_append(b"once", 1)
+    with pytest.raises(Unreachable):
+        writer.ack()
+    writer.abandon()
+    cluster.leader.confirm_error = None
+    again = Writer(cluster.grant(1, 2, base_version=1), client=writer.client)
+    again.send_append(b"once", 1)
+    again.send_append(b" more", 2)
+    assert again.ack() == bulk.Ack(1, 5)
+    assert again.ack() == bulk.Ack(5, 10)
+    again.close()
+    assert assert_equal_replicas(cluster, 1) == b"xonce more"

@@ -268,8 +268,8 @@ def test_all_masters_hear_everything(make_cluster: MakeCluster, second_leader: F
     cluster.servers.append(server)
     cluster.wait_registered(server)
     write_chunk(cluster, 5, b"hello")
-    for leader in (cluster.leader, second_leader):
-        eventually(lambda leader=leader: leader.stored.get(server.id, {}).get(5) == (1, 5))
+    leaders = (cluster.leader, second_leader)
+    eventually(lambda: all(leader.stored.get(server.id, {}).get(5) == (1, 5) for leader in leaders))
     cluster.leader.report_again.add(server.id)
     eventually(lambda: len(cluster.leader.registered) >= 2 and cluster.leader.reports[server.id] == {5: (1, 5)})
 
