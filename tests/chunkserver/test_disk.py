@@ -413,6 +413,7 @@ def test_a_directory_is_used_by_one_process_only(tmp_path: Path) -> None:
     open_store(tmp_path / "d").close()
 
 
+@pytest.mark.slow
 def test_a_server_keeps_its_identity_and_new_disks_join(tmp_path: Path) -> None:
     store = open_store(tmp_path / "a")
     server = store.server
@@ -429,6 +430,7 @@ def test_a_server_keeps_its_identity_and_new_disks_join(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_disks_of_different_servers_or_clusters_do_not_mix(tmp_path: Path) -> None:
     for name in "ab":
         open_store(tmp_path / name).close()
@@ -452,6 +454,7 @@ def test_of_two_replicas_of_a_chunk_the_newer_one_stays(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_chunks_go_to_the_disk_with_more_room_and_a_failed_disk_leaves_the_others(
     tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
