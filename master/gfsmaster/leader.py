@@ -21,7 +21,7 @@ from gfsmaster.fleet import Fleet, Server
 from gfsmaster.granting import Granting, Limits
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
-from gfsmaster.planner import Planner
+from gfsmaster.planner import Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
 from gfsmaster.repair import Repair
 from gfsmaster.state import State
@@ -38,6 +38,7 @@ from gfsprotocol.errors import (
     NotPermitted,
     PermissionDenied,
     StaleHandle,
+    StateDiverged,
 )
 from gfsprotocol.rpc import Peer
 from gfsprotocol.tokens import ReadToken, sign_grant, sign_read
@@ -99,6 +100,8 @@ class Leader:
         self._next_order = 1
         self._since_digest = 0
         self._safe_mode = True
+        self._damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the exception if a record could not be applied: the end of this leadership, and of the process."""
         self._special: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
             msg.AllocateChunk: self._allocate_chunk,
             msg.RenewLease: self._renew_lease,
@@ -129,7 +132,7 @@ class Leader:
     @property
     def leads(self) -> bool:
         """Whether this node may still answer as the leader, by its own monotonic clock."""
-        return self.clock.monotonic() < self._lease_until
+        return self.clock.monotonic() < self._lease_until and not self._damaged.done()
 
     @property
     def token_clock_ms(self) -> int:
@@ -145,6 +148,10 @@ class Leader:
             tasks.create_task(self.committer.run())
             tasks.create_task(self._keep_house())
             tasks.create_task(self._renew())
+            tasks.create_task(self._watch_damage())
+
+    async def _watch_damage(self) -> None:
+        await self._damaged
 
     async def _renew(self) -> None:
         """A sign of life in the log four times a lease; LogFenced tells that another master leads."""
@@ -179,6 +186,8 @@ class Leader:
 
     def _client_request(self, peer: Peer, request: msg.Request) -> None:
         body = request.body
+        if request.user:
+            check_user(request.user)
         if self.queries.answers(body):
             self.committer.reply(peer, request.id, self.queries.answer(body, request.user))
             return
@@ -228,7 +237,12 @@ class Leader:
             record = op.Record(self._now_ns(), operations)
         else:
             record = op.Record(self._now_ns(), operations, client, call.number, call.floor)
-        result = self.state.apply(record)
+        try:
+            result = self.state.apply(record)
+        except Exception as error:
+            # Half applied and not logged: this memory is of no more use, and nothing may be answered from it.
+            self._damaged.set_exception(error)
+            raise StateDiverged(f"a planned change could not be applied: {type(error).__name__}: {error}") from error
         self.committer.submit(record)
         if self.state.freed:
             self._free_chunks()
@@ -293,11 +307,14 @@ class Leader:
             self._reply_lease(peer, request.id, known.count, self._lease_again(known.count, client, now))
             return
         inode = self._writable(body.inode, client, request.user)
-        new = self.granting.plan_chunk(inode, body.index, body.replaced, body.excluded)
+        # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
+        replaced = 0 if self.state.writers.others(inode, client) else body.replaced
+        new = self.granting.plan_chunk(inode, body.index, replaced, body.excluded)
         if new is None:
             slot = self.state.inodes.chunk_at(inode, body.index)
             chunk = self.state.chunks.ids[slot]
-            lease = self.granting.lease(slot, 0, (), self._may_cut(inode, client, now), now)
+            failed = body.excluded if body.replaced else ()
+            lease = self.granting.lease(slot, 0, failed, self._may_cut(inode, client, now), now)
         else:
             self._record((new.operation,), client, request.call)
             chunk = new.operation.chunk

@@ -44,9 +44,26 @@ SUBTREE_CHECK_ENTRIES_MAX: Final = 100_000
 TRASH_SECONDS_MAX: Final = 10 * 366 * 86_400
 XATTRS_PER_INODE_MAX: Final = 100
 
+TIMES_NS: Final = range(-(2**63), 2**63)
+IDS: Final = range(2**32 - 1)
+"""User and group ids; the largest 32-bit number means "no change" to chown(2)."""
+GROUPS_MAX: Final = 1024
+
 Operations = tuple[op.AnyOperation, ...]
 Plan = Operations | msg.ReplyBody
 """What to log, or what to answer at once because nothing changes."""
+
+
+def check_user(user: User) -> None:
+    """InvalidArgument unless it is a uid, a gid and a bounded number of further groups."""
+    if not 2 <= len(user) <= GROUPS_MAX or any(number not in IDS for number in user):
+        raise InvalidArgument("a request's user is a uid, a gid and supplementary groups, all of them 32-bit numbers")
+
+
+def check_times(*times: int | None) -> None:
+    """InvalidArgument for a time that does not fit 64 bits of nanoseconds (years 1677 to 2262)."""
+    if any(time is not None and time not in TIMES_NS for time in times):
+        raise InvalidArgument("a time lies outside the years 1677 to 2262")
 
 
 class Planner:
@@ -284,6 +301,7 @@ class Planner:
         return (op.RecordLengths(self._inodes.ids[slot], body.chunks, max(size, 0), modified_ns or now_ns),)
 
     def _close(self, body: msg.Close, _user: User, client: bytes, now_ns: int) -> Plan:
+        check_times(body.modified_ns)
         slot = self.namespace.base(body.inode)
         if not self._state.writers.has(slot, client):
             raise StaleHandle(f"inode {body.inode} is not open for this client (any more)")
@@ -415,6 +433,7 @@ class Planner:
     # -------------------------------------------------------------------------------------------------- attributes
 
     def _set_attributes(self, body: msg.SetAttributes, user: User, _client: bytes, now_ns: int) -> Plan:
+        check_times(body.accessed_ns, body.modified_ns)
         slot = self.namespace.find(user, body.base, body.path, body.follow)
         mode = self._new_mode(slot, body, user)
         if body.size is not None:
@@ -460,7 +479,7 @@ class Planner:
 
     def _check_owner_change(self, slot: int, body: msg.SetAttributes, user: User) -> None:
         for number in (body.uid, body.gid):
-            if number is not None and not 0 <= number < 2**32 - 1:
+            if number is not None and number not in IDS:
                 raise InvalidArgument(f"{number} is not a user or group id")
         if not user or not user[0]:
             return

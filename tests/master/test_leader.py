@@ -11,12 +11,15 @@ from gfsprotocol.errors import (
     CallForgotten,
     ConnectionLost,
     DeadlineExceeded,
+    InvalidArgument,
     LeaseLost,
     LogFailed,
+    NamespaceError,
     NotFound,
     NotLeader,
     PermissionDenied,
     StaleHandle,
+    StateDiverged,
     TooFewServers,
 )
 from gfsprotocol.tokens import open_grant
@@ -71,8 +74,8 @@ async def test_fault_3_a_failed_append_acknowledges_nothing_and_ends_the_leaders
         with pytest.raises(LogFailed):
             await harness.leader.committer.drained()
         log.failure = None
-        with pytest.raises(DeadlineExceeded):
-            await client.call(msg.Mkdir(b"/b"), 0.3, (), msg.Call(2, 2))
+        with pytest.raises(NotLeader):
+            await client.call(msg.Mkdir(b"/b"), 5, (), msg.Call(2, 2))
     assert len(log.batches) == 1
 
 
@@ -255,3 +258,70 @@ async def test_genesis_hash_begins_the_chain() -> None:
         await harness.leader.committer.drained()
         assert harness.log.batches[0].first == 1
         assert harness.log.batches[0].hash != GENESIS_HASH
+
+
+@pytest.mark.parametrize(
+    ("body", "user"),
+    [
+        (msg.SetAttributes(b"/", modified_ns=2**63), ()),
+        (msg.SetAttributes(b"/", accessed_ns=2**64 - 1), ()),
+        (msg.SetAttributes(b"/", uid=2**32 - 1), ()),
+        (msg.SetAttributes(b"/", gid=2**40), ()),
+        (msg.Mkdir(b"/d"), (2**32, 0)),
+        (msg.Mkdir(b"/d"), (0, 2**40)),
+        (msg.Mkdir(b"/d"), (1,)),
+        (msg.Create(b"/f", replication=10**6), ()),
+        (msg.Create(b"/f", chunk_bytes=2**50), ()),
+        (msg.SetAttributes(b"/f0", size=2**60), ()),
+    ],
+)
+async def test_numbers_out_of_range_are_refused_and_change_nothing(
+    body: msg.RequestBody, user: tuple[int, ...]
+) -> None:
+    async with leading() as harness:
+        client = await harness.connect("client", CLIENT)
+        await harness.change(client, msg.Create(b"/f0"))
+        before = harness.leader.state.digest()
+        with pytest.raises(NamespaceError):
+            await harness.change(client, body, user)
+        assert harness.leader.state.digest() == before
+
+
+async def test_a_closing_time_out_of_range_is_refused() -> None:
+    async with leading() as harness:
+        client = await harness.connect("client", CLIENT)
+        made = await harness.change(client, msg.Create(b"/f"))
+        assert isinstance(made, msg.AttributesReply)
+        with pytest.raises(InvalidArgument):
+            await harness.change(client, msg.Close(made.attributes.inode, modified_ns=2**63))
+
+
+async def test_a_change_that_cannot_be_applied_ends_the_leadership_and_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with leading() as harness:
+        client = await harness.connect("client", CLIENT)
+        await harness.leader.committer.drained()
+
+        def broken(record: object) -> None:
+            raise OverflowError("planted")
+
+        monkeypatch.setattr(harness.leader.state, "apply", broken)
+        with pytest.raises(StateDiverged, match="planted"):
+            await harness.change(client, msg.Mkdir(b"/d"))
+        with pytest.raises((NotLeader, ConnectionLost)):
+            await client.call(msg.Stat(b"/"), 1)
+        assert len(harness.log.records()) == 1
+
+
+async def test_a_chunk_that_another_writer_may_have_used_is_not_replaced() -> None:
+    async with leading() as harness:
+        client, other = await harness.connect("client", CLIENT), await harness.connect("client", b"o" * 16)
+        await harness.add_servers(4)
+        inode, lease = await allocate(harness, client)
+        await harness.change(other, msg.OpenForWrite(b"/f"))
+        failed = lease.grant.members[0].server
+        again = await harness.change(client, msg.AllocateChunk(inode, 0, (failed,), lease.grant.chunk))
+        assert isinstance(again, msg.Lease)
+        assert again.grant.chunk == lease.grant.chunk
+        assert failed not in {member.server for member in again.grant.members}
