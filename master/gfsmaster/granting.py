@@ -1,6 +1,7 @@
 """Who may write a chunk, and where: allocation of chunks and leases. Pure planning over state, fleet and leases."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from gfsmaster import operations as op
 from gfsmaster.fleet import Fleet, Server
@@ -11,6 +12,8 @@ from gfsprotocol.errors import FileTooLarge, InvalidArgument, LeaseLost, NoSpace
 from gfsprotocol.ids import FILE_BYTES_MAX
 
 NO_CUT = -1
+FILE_CHUNKS_MAX: Final = 1 << 22
+"""A file's chunk slots stand in one array up to the last one: a sparse file must not take the master's memory."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,8 +36,10 @@ class Granting:
         """A new chunk for the file in slot ``inode``; None if there is one at ``index`` that is not to be replaced."""
         state = self._state
         chunk_bytes = state.inodes.chunk_bytes(inode)
-        if not 0 <= index <= FILE_BYTES_MAX // chunk_bytes:
-            raise FileTooLarge(f"chunk {index} lies beyond the largest file of {FILE_BYTES_MAX} bytes")
+        if not 0 <= index < FILE_CHUNKS_MAX or index * chunk_bytes >= FILE_BYTES_MAX:
+            raise FileTooLarge(
+                f"chunk {index} lies beyond the largest file: {FILE_BYTES_MAX} bytes, or {FILE_CHUNKS_MAX} chunks"
+            )
         present = state.inodes.chunk_at(inode, index)
         if replaced:
             if not present or state.chunks.ids[present] != replaced:

@@ -59,11 +59,11 @@ class Inodes(SlotTable):
         return stat.S_ISDIR(self.mode[slot])
 
     def chunk_at(self, slot: int, index: int) -> int:
-        """The chunk slot at ``index`` of a file; 0 for a hole or beyond the end."""
+        """The chunk slot at ``index`` of a file; 0 for a hole, beyond the end or a negative index."""
         if index == 0:
             return self.first_chunk[slot]
         more = self.more_chunks.get(slot)
-        return more[index - 1] if more is not None and index <= len(more) else 0
+        return more[index - 1] if more is not None and 0 < index <= len(more) else 0
 
     def set_chunk(self, slot: int, index: int, chunk: int) -> None:
         if index == 0:
@@ -71,7 +71,7 @@ class Inodes(SlotTable):
             return
         more = self.more_chunks.setdefault(slot, array("I"))
         if len(more) < index:
-            more.extend([0] * (index - len(more)))
+            more.extend(array("I", [0]) * (index - len(more)))
         more[index - 1] = chunk
         while more and not more[-1]:
             more.pop()

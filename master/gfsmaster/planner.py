@@ -309,6 +309,8 @@ class Planner:
 
     def _record_length(self, body: msg.RecordLength, user: User, client: bytes, now_ns: int) -> Plan:
         slot = self.namespace.base(body.inode)
+        if not stat.S_ISREG(self._inodes.mode[slot]):
+            raise InvalidArgument(f"inode {body.inode} is not a regular file")
         if not self._state.writers.has(slot, client):
             self.namespace.require(slot, user, WRITE, b"")
         return self._lengths(body, slot, now_ns, 0) or msg.AttributesReply(self._state.attributes(slot))
@@ -321,8 +323,11 @@ class Planner:
         if not place.slot:
             raise NotFound(f"{shown(path)}: no such file or directory")
         last = path.rstrip(b"/").rpartition(b"/")[2]
-        if place.slot == ROOT_SLOT or last in (b"", b".", b".."):
+        # A symbolic link that a trailing slash makes us follow may end at "." or ".." although the path does not.
+        if place.slot == ROOT_SLOT or last in (b"", b".", b"..") or place.name in (b"", b".."):
             raise InvalidArgument(f"{shown(path)}: the root and '.' and '..' cannot be moved or removed")
+        if not self._inodes.links[place.parent]:
+            raise NotFound(f"{shown(path)}: the directory was removed")
         self.namespace.require_change(place, user, path)
         return place
 
@@ -553,6 +558,8 @@ class Planner:
         slot = self._trashed(body.inode, user)
         path = body.path or self._state.trash[slot].path
         place = self._new_place(user, body.base, path)
+        if self.namespace.contains(slot, place.parent):
+            raise InvalidArgument(f"{shown(path)}: a directory cannot be put back into itself")
         return (op.RestoreTrashed(body.inode, self._inodes.ids[place.parent], place.name),)
 
     def _empty_trash(self, body: msg.EmptyTrash, user: User, _client: bytes, _now_ns: int) -> Plan:
