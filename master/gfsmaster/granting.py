@@ -133,6 +133,9 @@ class Granting:
             raise LeaseLost(f"version {version} of chunk {self._state.chunks.ids[slot]} was given up meanwhile")
         if lease.confirmed:
             return None
+        if self._state.chunks.cuts.get(slot, lease.cut_length) != lease.cut_length:
+            # The members were not cut as the namespace was meanwhile; confirming would forget that they have to be.
+            raise LeaseLost(f"chunk {self._state.chunks.ids[slot]} was truncated after version {version} was granted")
         return op.SetChunkVersion(self._state.chunks.ids[slot], version)
 
     def confirmed(self, slot: int, now: float) -> None:

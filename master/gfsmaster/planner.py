@@ -291,6 +291,8 @@ class Planner:
             chunk = self._state.chunks.slot_of(recorded.chunk)
             if not chunk or self._inodes.chunk_at(slot, recorded.index) != chunk:
                 raise StaleHandle(f"chunk {recorded.chunk} is no longer part of the file: it was truncated meanwhile")
+            if recorded.length > self._state.chunks.cuts.get(chunk, chunk_bytes):
+                raise StaleHandle(f"chunk {recorded.chunk} was truncated after its length was acknowledged")
             if not 0 <= recorded.length <= chunk_bytes:
                 raise InvalidArgument(f"a chunk cannot be {recorded.length} bytes long")
             size = max(size, recorded.index * chunk_bytes + recorded.length)

@@ -10,7 +10,7 @@ from tests.master.machine import Machine
 CLIENT = b"c" * 16
 
 
-@pytest.mark.parametrize("target", [b".", b"..", b"../d/.", b"x/.."])
+@pytest.mark.parametrize("target", [b".", b"..", b"x/.."])
 def test_a_symlink_to_dot_or_dot_dot_cannot_be_removed_through(target: bytes) -> None:
     machine = Machine()
     for path in (b"/d", b"/d/e", b"/d/e/x"):
