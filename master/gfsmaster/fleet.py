@@ -22,6 +22,8 @@ from gfsprotocol import messages as msg
 REPLICA: Final = struct.Struct("<QQQ")
 ORPHANS_BRAKE_MIN: Final = 1000
 ORPHANS_BRAKE_SHARE: Final = 0.25
+SUSPECTS_MAX: Final = 1000
+"""Chunks that one server is asked to verify between two heartbeats."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Server:
     """While a full report runs: one byte per chunk slot."""
     deletions: dict[int, int] = field(default_factory=dict)
     """Chunks whose replica here may go: id -> highest version to delete."""
+    ordered: dict[int, int] = field(default_factory=dict)
+    """Deletions that were sent: order -> chunk."""
     orphans: dict[int, int] = field(default_factory=dict)
     """Replicas of chunks that the namespace does not know: id -> version."""
     writes: int = 0
@@ -142,6 +146,7 @@ class Fleet:
                 self.remove(slot, self.servers[number])
                 self.stale.setdefault(slot, {})[number] = self._chunks.version[slot] - 1
         for number in kept:
+            self._redeem(slot, self.servers[number])
             self.add(slot, self.servers[number])
         self.versions.pop(slot, None)
 
@@ -154,12 +159,39 @@ class Fleet:
         for number in holders:
             self.remove(slot, self.servers[number])
         holders.update(self.stale.pop(slot, {}), self.corrupt.pop(slot, ()))
+        # The slot's next chunk is another one: nothing that was said of this one may count against it.
+        self.short.difference_update([(slot, server.number) for server in self.servers])
         return [self.servers[number] for number in sorted(holders)], max(version, self.versions.pop(slot, 0)) + 1
 
     def delete(self, chunk: int, version: int, servers: Iterable[Server]) -> None:
         """Replicas of the chunk up to this version are to be deleted on these servers."""
         for server in servers:
             server.deletions[chunk] = max(version, server.deletions.get(chunk, 0))
+
+    def _redeem(self, slot: int, server: Server) -> None:
+        """The server's replica counts as good (again): it is neither bad nor about to be deleted."""
+        self._forget_bad(slot, server)
+        server.deletions.pop(self._chunks.ids[slot], None)
+
+    def _forget_bad(self, slot: int, server: Server) -> None:
+        if slot in self.stale:
+            self.stale[slot].pop(server.number, None)
+            if not self.stale[slot]:
+                del self.stale[slot]
+        if slot in self.corrupt:
+            self.corrupt[slot].discard(server.number)
+            if not self.corrupt[slot]:
+                del self.corrupt[slot]
+
+    def is_bad(self, slot: int, server: Server) -> bool:
+        """Whether the server's replica is known to be stale or corrupt."""
+        return server.number in self.stale.get(slot, ()) or server.number in self.corrupt.get(slot, ())
+
+    def suspect(self, server: Server, chunk: int) -> None:
+        """The server is to verify its replica of the chunk."""
+        suspects = self.suspects.setdefault(server.number, [])
+        if len(suspects) < SUSPECTS_MAX and chunk not in suspects:
+            suspects.append(chunk)
 
     def holders(self, slot: int) -> list[Server]:
         """The usable servers with a good replica."""
@@ -191,18 +223,25 @@ class Fleet:
         self._set_alive(server, alive=True)
         server.connected = True
         if message.highest_chunk > self._chunks.last_id:
-            self.brake = self.brake or (
-                f"chunk server {message.host}:{message.port} stores chunk {message.highest_chunk}, but this master has "
-                f"only given out {self._chunks.last_id}: its metadata is older than the data"
-            )
+            self._brake_for_newer(server, message.highest_chunk)
         return server
+
+    def _brake_for_newer(self, server: Server, chunk: int) -> None:
+        """Such a replica is no orphan: it is never ordered deleted, even when the brake is released."""
+        self.brake = self.brake or (
+            f"chunk server {server.host}:{server.port} stores chunk {chunk}, but this master has only given out "
+            f"{self._chunks.last_id}: its metadata is older than the data"
+        )
 
     def report(self, server: Server, replicas: bytes, last: bool) -> None:
         """One slice of a full report."""
         for chunk, version, length in REPLICA.iter_unpack(replicas):
             slot = self._chunks.slot_of(chunk)
             if not slot:
-                server.orphans[chunk] = version
+                if chunk <= self._chunks.last_id:
+                    server.orphans[chunk] = version
+                else:
+                    self._brake_for_newer(server, chunk)
                 continue
             if server.seen is not None and slot < len(server.seen):
                 server.seen[slot] = 1
@@ -247,8 +286,7 @@ class Fleet:
             slot = self._chunks.slot_of(chunk)
             if slot:
                 self.remove(slot, server)
-                self.corrupt.get(slot, set()).discard(server.number)
-                self.stale.get(slot, {}).pop(server.number, None)
+                self._forget_bad(slot, server)
         for chunk in message.corrupt:
             slot = self._chunks.slot_of(chunk)
             if slot:
@@ -270,19 +308,12 @@ class Fleet:
                 self.corrupt.setdefault(slot, set()).add(server.number)
                 return
             self.short.add((slot, server.number))
-            self.suspects.setdefault(server.number, []).append(chunks.ids[slot])
+            self.suspect(server, chunks.ids[slot])
         else:
             self.short.discard((slot, server.number))
         if version > chunks.version[slot]:
             self.versions[slot] = max(version, self.versions.get(slot, 0))
-        if slot in self.stale:
-            self.stale[slot].pop(server.number, None)
-            if not self.stale[slot]:
-                del self.stale[slot]
-        if slot in self.corrupt:
-            self.corrupt[slot].discard(server.number)
-            if not self.corrupt[slot]:
-                del self.corrupt[slot]
+        self._redeem(slot, server)
         self.add(slot, server)
 
     # --------------------------------------------------------------------------------------------------- liveness
@@ -315,9 +346,7 @@ class Fleet:
         self.brake = ""
         count = 0
         for server in self.servers:
-            known = {chunk: version for chunk, version in server.orphans.items() if chunk <= self._chunks.last_id}
-            count += len(known)
-            server.deletions |= known
-            for chunk in known:
-                del server.orphans[chunk]
+            count += len(server.orphans)
+            server.deletions |= server.orphans
+            server.orphans.clear()
         return count

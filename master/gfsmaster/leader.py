@@ -54,6 +54,10 @@ SAFE_MODE_COPY_SECONDS: Final = 60.0
 """Copying harms nothing even on an incomplete picture, so known chunks are not left alone for ever; deleting may."""
 SCAN_SLOTS: Final = 20_000
 RECLAIM_ENTRIES: Final = 1000
+EXPIRED_MAX: Final = 5000
+"""Trash entries purged at a time."""
+ORDERED_MAX: Final = 100_000
+"""Deletions remembered per server until it answers them."""
 SUMMARY_ENTRIES: Final = 5000
 SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
@@ -255,6 +259,7 @@ class Leader:
     def _free_chunks(self) -> None:
         for freed in self.state.freed:
             self.leases.end(freed.slot)
+            self.repair.forget_chunk(freed.slot)
             servers, version = self.fleet.forget_chunk(freed.slot, freed.version)
             self.committer.when_durable(
                 lambda chunk=freed.chunk, version=version, servers=servers: self.fleet.delete(chunk, version, servers)  # type: ignore[misc]
@@ -397,7 +402,7 @@ class Leader:
                 server.host,
                 server.port,
             )
-            self.fleet.suspects.setdefault(server.number, []).append(body.chunk)
+            self.fleet.suspect(server, body.chunk)
         self.committer.reply(peer, request.id, msg.Done())
 
     # ---------------------------------------------------------------------------------------------- other requests
@@ -508,7 +513,10 @@ class Leader:
                 log.warning("chunk server %s:%d has a corrupt replica of chunk %d", server.host, server.port, chunk)
             for result in body.finished:
                 self._order_finished(server, result)
-            reply = msg.Orders(self.epoch, self.token_clock_ms, self._orders_for(server))
+            if self._withdraw_deletions(server):
+                reply = msg.Orders(self.epoch, self.token_clock_ms, (), report_again=True)
+            else:
+                reply = msg.Orders(self.epoch, self.token_clock_ms, self._orders_for(server))
         self.committer.reply(peer, request.id, reply)
 
     def disconnected(self, peer: Peer) -> None:
@@ -523,20 +531,40 @@ class Leader:
 
     def _order_finished(self, server: Server, result: msg.OrderResult) -> None:
         slot = self._order_slots.pop(result.order, 0)
+        deleted = server.ordered.pop(result.order, 0)
+        if deleted and not result.error:
+            server.deletions.pop(deleted, None)
         if result.error:
             log.warning("chunk server %s:%d could not carry out an order: %s", server.host, server.port, result.error)
         if slot:
             self.repair.finished(slot, result.error, self.clock.monotonic())
 
+    def _withdraw_deletions(self, server: Server) -> bool:
+        """Gives up deletions whose reason is gone, for other replicas were lost since they were decided.
+
+        Returns whether good replicas are among them: they count no more, so the server has to report them again.
+        """
+        withdrawn = [
+            chunk
+            for chunk in list(server.deletions)[: self.config.deletions_per_heartbeat]
+            if not self.repair.may_be_deleted(chunk, server)
+        ]
+        for chunk in withdrawn:
+            del server.deletions[chunk]
+        return any(not self.fleet.is_bad(self.state.chunks.slot_of(chunk), server) for chunk in withdrawn)
+
     def _orders_for(self, server: Server) -> tuple[msg.Order, ...]:
         orders = self._orders.pop(server.number, [])
-        orders += [
-            msg.VerifyOrder(self._order_number(), chunk) for chunk in self.fleet.suspects.pop(server.number, [])[:1000]
-        ]
+        orders += [msg.VerifyOrder(self._order_number(), chunk) for chunk in self.fleet.suspects.pop(server.number, [])]
         if not self._safe_mode and not self.fleet.brake:
             for chunk in list(server.deletions)[: self.config.deletions_per_heartbeat]:
-                # Kept until the server says that the chunk is gone.
-                orders.append(msg.DeleteOrder(self._order_number(), chunk, server.deletions[chunk]))
+                # Kept until the server says that the chunk is gone; one that it cannot delete holds up no other.
+                version = server.deletions[chunk] = server.deletions.pop(chunk)
+                number = self._order_number()
+                server.ordered[number] = chunk
+                orders.append(msg.DeleteOrder(number, chunk, version))
+            while len(server.ordered) > ORDERED_MAX:
+                del server.ordered[next(iter(server.ordered))]
             server.deletions |= server.orphans if server.reported else {}
             if server.reported:
                 server.orphans.clear()
@@ -602,7 +630,7 @@ class Leader:
             if item.expires_ns <= self.clock.time_ns()
         ]
         if expired:
-            self._record((op.PurgeTrash(tuple(expired)),))
+            self._record((op.PurgeTrash(tuple(expired[:EXPIRED_MAX])),))
         silent = now - self.config.client_silent_seconds
         for client in self.state.writers.clients():
             if self._heard.setdefault(client, now) < silent:

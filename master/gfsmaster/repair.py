@@ -47,6 +47,8 @@ class Repair:
         self._leases = leases
         self._copies_per_server = copies_per_server
         self._cursor = 1
+        self._scanned = range(0)
+        """The slots that the last scan has looked at."""
         self._queues: dict[int, dict[int, None]] = {}
         """By number of live replicas: chunk slots, in order of discovery."""
         self._running: dict[int, tuple[int, int, float]] = {}
@@ -69,7 +71,8 @@ class Repair:
         inodes, replicas, alive_counts = state.chunks.inode, fleet.replicas, fleet.alive_counts
         layout, layouts = state.inodes.layout, state.inodes.layouts.values
         sets = fleet.sets
-        for slot in range(self._cursor, stop):
+        self._scanned = range(self._cursor, stop)
+        for slot in self._scanned:
             if not ids[slot]:
                 continue
             number = replicas[slot] if slot < len(replicas) else 0
@@ -111,13 +114,27 @@ class Repair:
         removals += [Removal(chunk, highest, server) for server in holders[: len(holders) - wanted]]
         return removals
 
+    def forget_chunk(self, slot: int) -> None:
+        """The chunk was freed; a copy that is being made ends by itself."""
+        self.missing.discard(slot)
+        self._not_before.pop(slot, None)
+        for queue in self._queues.values():
+            queue.pop(slot, None)
+
+    def may_be_deleted(self, chunk: int, server: Server) -> bool:
+        """Whether a removal may still be ordered: enough other good replicas can be reached now, or it was freed."""
+        slot = self._state.chunks.slot_of(chunk)
+        if not slot:
+            return True
+        others = sum(holder is not server for holder in self._fleet.holders(slot))
+        return others >= self._state.inodes.replication(self._state.chunks.inode[slot])
+
     def removals(self, slots: int, now: float) -> list[Removal]:
-        """Replicas that may go, among the next chunks that have too many, stale or corrupt ones."""
+        """Replicas that may go: too many of what was scanned last, stale or corrupt ones of up to ``slots`` chunks."""
         fleet = self._fleet
         candidates = set(list(fleet.stale)[:slots]) | set(list(fleet.corrupt)[:slots])
         state = self._state
-        start = max(1, self._cursor - slots)
-        for slot in range(start, min(self._cursor, len(fleet.replicas))):
+        for slot in self._scanned[: max(0, len(fleet.replicas) - self._scanned.start)]:
             if state.chunks.ids[slot] and fleet.alive_counts[fleet.replicas[slot]] > state.inodes.replication(
                 state.chunks.inode[slot]
             ):
@@ -161,7 +178,10 @@ class Repair:
             return None
         avoided = {server.server for server in sources}
         avoided |= {
-            server.server for server in fleet.servers if self._load.get(server.number, 0) >= self._copies_per_server
+            server.server
+            for server in fleet.servers
+            # A deletion on its way would take the new replica as well.
+            if self._load.get(server.number, 0) >= self._copies_per_server or chunk in server.deletions
         }
         # A server with a stale or corrupt replica is the last choice, but on a small cluster it is the only one.
         tainted = {*fleet.stale.get(slot, ()), *fleet.corrupt.get(slot, ())}

@@ -1,0 +1,113 @@
+"""Replicas are deleted only while the reason holds; what was said of a freed chunk does not count against the next."""
+
+from gfsmaster import operations as op
+from gfsprotocol import messages as msg
+from tests.conftest import ExpectedLogs
+from tests.master.leading import Harness, leading
+from tests.master.test_repair import Cluster
+
+CLIENT = b"c" * 16
+
+
+async def _one_copy_too_many(harness: Harness) -> int:
+    """A chunk of one copy that stands on the first two of three servers."""
+    client = await harness.connect("client", CLIENT)
+    made = await harness.change(client, msg.Create(b"/f", replication=1, open=False))
+    assert isinstance(made, msg.AttributesReply)
+    state = harness.leader.state
+    chunk = state.chunks.next_id()
+    harness.leader._record((op.AddChunk(made.attributes.inode, 0, chunk),))
+    await harness.change(client, msg.RecordLength(made.attributes.inode, (msg.ChunkLength(0, chunk, 10, 1),)))
+    return chunk
+
+
+async def test_fault_18_a_surplus_replica_is_kept_if_the_other_was_lost_before_the_order_left() -> None:
+    async with leading() as harness:
+        leader = harness.leader
+        chunk = await _one_copy_too_many(harness)
+        servers = await harness.add_servers(2, [(chunk, 1, 10)])
+        leader._safe_mode = False
+        leader._repair(harness.clock.now)
+        [condemned] = [server for server in leader.fleet.servers if server.deletions]
+        [other] = [server for server in leader.fleet.servers if server is not condemned]
+        leader.fleet.lost_connection(other)
+        orders = await servers[condemned.number].beat()
+        assert not any(isinstance(order, msg.DeleteOrder) for order in orders.orders)
+        assert orders.report_again
+        await servers[condemned.number].register([(chunk, 1, 10)])
+        assert leader.fleet.holders(leader.state.chunks.slot_of(chunk)) == [condemned]
+
+
+async def test_deletions_that_a_server_refuses_hold_up_no_others_and_done_ones_end(expected_logs: ExpectedLogs) -> None:
+    expected_logs("could not carry out")
+    async with leading(deletions_per_heartbeat=1) as harness:
+        [server] = await harness.add_servers(1)
+        harness.leader._safe_mode = False
+        known = harness.leader.fleet.servers[0]
+        harness.leader.fleet.delete(101, 1, [known])
+        harness.leader.fleet.delete(102, 1, [known])
+        [first] = (await server.beat()).orders
+        [second] = (await server.beat(finished=(msg.OrderResult(first.order, "is being written"),))).orders
+        assert isinstance(second, msg.DeleteOrder)
+        assert second.chunk == 102
+        [third] = (await server.beat(finished=(msg.OrderResult(second.order, ""),))).orders
+        assert isinstance(third, msg.DeleteOrder)
+        assert third.chunk == 101
+        assert list(known.deletions) == [101]
+
+
+async def test_fault_22_what_a_newer_master_gave_out_is_not_deleted_after_the_brake_is_released(
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs("the brake on deletions was released")
+    async with leading() as harness:
+        client = await harness.connect("client", CLIENT)
+        chunk = await _one_copy_too_many(harness)
+        [server] = await harness.add_servers(1, [(chunk, 1, 10), (10**6, 1, 10)])
+        harness.leader._safe_mode = False
+        assert "older than the data" in harness.leader.fleet.brake
+        await client.call(msg.ReleaseBrake(), 5)
+        for _ in range(3):
+            assert (await server.beat()).orders == ()
+
+
+def test_a_chunk_is_not_taken_for_corrupt_because_of_the_one_before_it_in_its_slot() -> None:
+    cluster = Cluster(3, files=1)
+    slot = cluster.slots[0]
+    cluster.fleet.set_members(slot, cluster.servers)
+    cluster.beat(cluster.servers[0], stored=cluster.pack([slot], length=4))
+    cluster.machine.do(msg.Unlink(b"/0"))
+    cluster.fleet.forget_chunk(slot, 1)
+    inode = cluster.machine.attributes(msg.Create(b"/new", open=False)).inode
+    chunk = cluster.machine.add_chunk(inode, 0)
+    assert cluster.state.chunks.slot_of(chunk) == slot
+    cluster.machine.do(msg.RecordLength(inode, (msg.ChunkLength(0, chunk, 10, 1),)))
+    cluster.fleet.set_members(slot, cluster.servers)
+    cluster.beat(cluster.servers[0], stored=cluster.pack([slot], length=4))
+    assert cluster.servers[0] in cluster.fleet.holders(slot)
+
+
+def test_nothing_is_kept_of_replicas_that_are_gone() -> None:
+    cluster = Cluster(4, files=1)
+    slot = cluster.slots[0]
+    chunk = cluster.state.chunks.ids[slot]
+    cluster.fleet.set_members(slot, cluster.servers)
+    cluster.fleet.set_members(slot, cluster.servers[:3])
+    cluster.beat(cluster.servers[0], corrupt=(chunk,))
+    for server in (cluster.servers[0], cluster.servers[3]):
+        cluster.beat(server, dropped=(chunk,))
+    assert not cluster.fleet.stale
+    assert not cluster.fleet.corrupt
+    for server in cluster.servers:
+        cluster.fleet.remove(slot, server)
+    cluster.repair.scan(1000, 0.0)
+    assert cluster.repair.missing == {slot}
+    cluster.repair.forget_chunk(slot)
+    assert not cluster.repair.missing
+
+
+def test_reports_of_corruption_take_no_endless_memory() -> None:
+    cluster = Cluster(1)
+    for number in range(5000):
+        cluster.fleet.suspect(cluster.servers[0], number % 2000)
+    assert len(cluster.fleet.suspects[0]) == 1000
