@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from blake3 import blake3
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from gfsmaster.operations import LOG_FORMAT
 from gfsprotocol.errors import ConfigurationError, ForeignStore, LogDamaged, LogFailed, LogFenced, UnsupportedFormat
@@ -211,7 +211,7 @@ class OperationLog:
     def read(self, after: int, previous: bytes) -> Iterator[Batch]:
         """The rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
 
-        LogDamaged names the first records that cannot be trusted.
+        LogDamaged names the first records that cannot be trusted; LogFailed says that the database cannot be reached.
         """
         while rows := self._rows(after):
             for batch in rows:
@@ -230,6 +230,8 @@ class OperationLog:
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(statement).all()
+        except OperationalError as error:
+            raise LogFailed(f"the journal {self._where} cannot be read: {_reason(error)}") from error
         except SQLAlchemyError as error:
             raise LogDamaged(
                 f"the journal {self._where} cannot be read after record {after}: {_reason(error)}"

@@ -216,36 +216,48 @@ class Node:
 
     async def _follow(self) -> tuple[Leadership, float]:
         """Tails the log until an election is won: the new leadership, and when we asked for it."""
-        loop = asyncio.get_running_loop()
         patience = random.Random()  # noqa: S311 - spreads candidates, guards nothing
         seen = Leadership(-1, "", "", -1)
         still_since = self.clock.monotonic()
         while True:
             try:
-                current = await loop.run_in_executor(self._executor, self._journal.leadership)
+                current = await self._look()
+                now = self.clock.monotonic()
+                if (current.epoch, current.beat) != (seen.epoch, seen.beat):
+                    seen, still_since = current, now
+                won = await self._campaign(current, now - still_since)
+                if won is not None:
+                    return won, now
             except LogFailed as error:
-                # Reading promises nothing to anyone, so it may be tried again.
+                # Reading promises nothing to anyone, and an election of unknown outcome is one that we did not win.
                 log.warning("%s waits for the journal: %s", self.config.node, error)
                 seen = Leadership(-1, "", "", -1)
                 await asyncio.sleep(self.config.lease_seconds)
-                continue
-            self._leadership = current
-            await self._follower.catch_up()
-            now = self.clock.monotonic()
-            if (current.epoch, current.beat) != (seen.epoch, seen.beat):
-                seen, still_since = current, now
-            silent = now - still_since
-            may_lead = self._follower.state.sequence > 0 or self.config.genesis
-            if may_lead and (not current.holder or silent >= self.config.lease_seconds):
-                started = self.clock.monotonic()
-                won = await loop.run_in_executor(self._executor, self._journal.campaign, current, self.config.address)
-                if won is not None:
-                    return won, started
             await asyncio.sleep(self.config.lease_seconds / 10 * patience.uniform(0.5, 1.0))
+
+    async def _look(self) -> Leadership:
+        """Who leads, and all that is committed so far."""
+        loop = asyncio.get_running_loop()
+        current = await loop.run_in_executor(self._executor, self._journal.leadership)
+        self._leadership = current
+        await self._follower.catch_up()
+        return current
+
+    async def _campaign(self, current: Leadership, silent: float) -> Leadership | None:
+        """Tries to win the next epoch if no one leads, or the leader has been silent for a lease."""
+        may_lead = self._follower.state.sequence > 0 or self.config.genesis
+        if not may_lead or (current.holder and silent < self.config.lease_seconds):
+            return None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._journal.campaign, current, self.config.address)
 
     async def _lead(self, won: Leadership, started: float) -> None:
         """Serves one epoch to its end."""
-        await self._follower.catch_up()
+        try:
+            await self._follower.catch_up()
+        except LogFailed as failure:
+            log.warning("%s cannot lead: %s", self.config.node, failure)
+            return
         follower = self._follower
         log.info("%s leads epoch %d from record %d on", self.config.node, won.epoch, follower.state.sequence)
         gc.freeze()

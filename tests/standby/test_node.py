@@ -6,8 +6,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from gfsmaster.oplog import OperationLog
+from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import AddressInUse, CallForgotten, ForeignStore, LogDamaged, NotLeader
 from tests.conftest import ExpectedLogs
@@ -105,6 +106,32 @@ async def test_a_damaged_log_is_refused_with_the_records_named(tmp_path: Path) -
         with pytest.raises(LogDamaged, match=f"records {first} to"):
             await task
         assert (tmp_path / "journal.sqlite").read_bytes() == before
+
+
+async def test_a_standby_outlives_a_journal_that_cannot_be_reached_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("waits for the journal")
+    async with nodes(tmp_path) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        standby = cluster.start(1)
+        await cluster.status(1)
+        journal = standby._journal
+        failures: list[str] = []
+
+        def unreachable(*_: object) -> None:
+            failures.append("once more")
+            raise OperationalError("SELECT", {}, Exception("the server closed the connection unexpectedly"))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(journal._engine, "connect", unreachable)
+            patch.setattr(journal, "leadership", lambda: Leadership(1, "node-0", "", len(failures)))
+            async with asyncio.timeout(10):
+                while len(failures) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        await cluster.stop(0)
+        await cluster.until_leading(1)
 
 
 async def test_fault_12_a_node_that_is_alone_never_invents_a_cluster(tmp_path: Path) -> None:
