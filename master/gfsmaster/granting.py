@@ -12,15 +12,19 @@ from gfsprotocol.errors import FileTooLarge, InvalidArgument, LeaseLost, NoSpace
 from gfsprotocol.ids import FILE_BYTES_MAX
 
 NO_CUT = -1
+TAKEOVER_VERSIONS: Final = 1000
+"""More than a leader grants on one chunk without any of them being confirmed or reported."""
 FILE_CHUNKS_MAX: Final = 1 << 22
 """A file's chunk slots stand in one array up to the last one: a sparse file must not take the master's memory."""
 
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """From the settings: fewest live replicas that a write needs."""
+    """What grants depend on: from the settings, the fewest live replicas that a write needs."""
 
     min_replicas: int
+    settled_at: float = 0.0
+    """Monotonic seconds: until then grants of the leader before may be under way that this one does not know."""
 
 
 class Granting:
@@ -114,6 +118,9 @@ class Granting:
             )
         last = self._leases.last(slot)
         version = 1 + max(recorded, self._fleet.versions.get(slot, 0), last.version if last is not None else 0)
+        if last is None and now < self._limits.settled_at:
+            # The leader before may have granted the next version to other members: it must not be taken for ours.
+            version += TAKEOVER_VERSIONS
         if cut == NO_CUT and may_cut:
             cut = state.chunks.length[slot]
         turn = slot % len(members)

@@ -95,7 +95,8 @@ class Leader:
         self.leases = Leases(config.chunk_lease_seconds)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.planner = Planner(state)
-        self.granting = Granting(state, self.fleet, self.leases, Limits(config.min_replicas))
+        settled_at = self._started + config.chunk_lease_seconds if epoch > 1 else 0.0
+        self.granting = Granting(state, self.fleet, self.leases, Limits(config.min_replicas, settled_at))
         self.queries = Queries(state, self.fleet, self.planner, self.sign_read)
         self._heard: dict[bytes, float] = {}
         self._summaries: set[asyncio.Task[None]] = set()

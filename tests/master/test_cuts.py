@@ -4,7 +4,7 @@ import pytest
 
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import LeaseLost, StaleHandle
-from tests.master.leading import FakeServer, Harness, leading
+from tests.master.leading import FakeServer, Harness, HeldLog, leading, replayed
 
 CLIENT = b"c" * 16
 
@@ -50,3 +50,23 @@ async def test_a_grant_from_before_a_truncation_is_not_confirmed() -> None:
         assert third.grant.cut_length == 100
         await server.peer.call(msg.ConfirmGrant(server.number, lease.grant.chunk, third.grant.version, 100), 5)
         assert not harness.leader.state.chunks.cuts
+
+
+async def test_the_grants_of_two_leaders_never_share_a_version() -> None:
+    log = HeldLog()
+    async with leading(log) as harness:
+        _, inode, lease = await _written(harness, 300)
+        client = await harness.connect("client", CLIENT)
+        chunk = lease.grant.chunk
+        failed = lease.grant.members[-1].server
+        before = (await client.call(msg.RenewLease(inode, 0, chunk, 1, (failed,)), 5)).body
+        await harness.leader.committer.drained()
+        last_hash = log.batches[-1].hash
+    async with leading(log, replayed(log), last_hash) as harness:
+        client = await harness.connect("client", CLIENT)
+        [server, *_] = await harness.add_servers(3, [(chunk, 1, 300)])
+        after = (await client.call(msg.RenewLease(inode, 0, chunk, 1), 5)).body
+        assert isinstance(before, msg.Lease)
+        assert isinstance(after, msg.Lease)
+        with pytest.raises(LeaseLost):
+            await server.peer.call(msg.ConfirmGrant(server.number, chunk, before.grant.version, 300), 5)
