@@ -49,6 +49,8 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
             replica = engine.store.find(grant.chunk)
             if replica is None and grant.base_version == 0:
                 return _begin_as_primary(engine, grant, request)
+            if replica is not None and replica.version == grant.version:
+                raise _restarted(engine)
             chain = prepare_members(engine, grant, request.grant, replica)
     engine.chains.enter(chain, grant)
     try:
@@ -114,7 +116,16 @@ def _begin_as_member(engine: Engine, grant: Grant) -> Chain:
     own = str(engine.server)
     if grant.base_version == 0:
         raise AlreadyExists(f"server {engine.server:016x} has chunk {grant.chunk:x} from before it was started", own)
-    raise ReplicaFailed(f"server {engine.server:016x} was not prepared for this grant: it was restarted", own)
+    raise _restarted(engine)
+
+
+def _restarted(engine: Engine) -> ReplicaFailed:
+    """Under a grant that is in force this server may lack what it acknowledged before it was synced.
+
+    As primary it would then overwrite the others, who have it, and a later sync would be answered for lost bytes.
+    """
+    own = str(engine.server)
+    return ReplicaFailed(f"server {engine.server:016x} was restarted under this grant: it may have lost bytes", own)
 
 
 def _open_next(engine: Engine, grant: Grant, request: OpenWrite) -> Downstream | None:

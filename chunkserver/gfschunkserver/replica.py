@@ -173,11 +173,6 @@ class Replica:
             self.home.journal.commit(self.position)
             self.state.apply(record)
 
-    def record_base(self, created: bool) -> None:
-        """Puts the whole state into the journal: the replica begins here, or came to this disk complete."""
-        with self._mutating():
-            self.position = self.home.journal.append(self.state, self.state.base(created))
-
     def write_checkpoint(self) -> None:
         """Writes header and table into the file; they and all data are durable after its next fsync."""
         with self.order, self.pinned() as file, self.home.guarded():

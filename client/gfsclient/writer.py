@@ -50,13 +50,6 @@ class FileWriter:
 
     # --------------------------------------------------------------------------------------------------------- writing
 
-    @property
-    def is_dirty(self) -> bool:
-        """Whether something written is not acknowledged and recorded yet."""
-        with self._changed:
-            streams = list(self._streams.values())
-            return self._packet is not None or any(stream.has_work or stream.is_unrecorded for stream in streams)
-
     def fits(self, offset: int, count: int) -> bool:
         """Whether ``count`` bytes at ``offset`` find room in the packet at hand: then :meth:`write` does not block."""
         packet = self._packet

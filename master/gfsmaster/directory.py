@@ -57,11 +57,6 @@ class Directory:
         if len(bucket) > BUCKET_ENTRIES_MAX:
             self._split(position)
 
-    def replace(self, name: bytes, slot: int) -> None:
-        """Points an existing entry to another inode."""
-        position = bisect_left(self._maxima, name)
-        self._slots[position][bisect_left(self._buckets[position], name)] = slot
-
     def remove(self, name: bytes) -> None:
         """Removes an existing entry."""
         self.count -= 1

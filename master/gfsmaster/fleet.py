@@ -22,6 +22,8 @@ from gfsprotocol import messages as msg
 REPLICA: Final = struct.Struct("<QQQ")
 ORPHANS_BRAKE_MIN: Final = 1000
 ORPHANS_BRAKE_SHARE: Final = 0.25
+VERSION_MAX: Final = 2**31
+"""No leader grants so many versions of a chunk: a replica that claims one is damaged."""
 SUSPECTS_MAX: Final = 1000
 """Chunks that one server is asked to verify between two heartbeats."""
 
@@ -297,6 +299,10 @@ class Fleet:
     def _take(self, server: Server, slot: int, version: int, length: int) -> None:
         """A server holds this replica. Reports may be older than what the log already knows (HDFS-17453)."""
         chunks = self._chunks
+        if version > VERSION_MAX:
+            self.remove(slot, server)
+            self.corrupt.setdefault(slot, set()).add(server.number)
+            return
         if version < chunks.version[slot]:
             self.remove(slot, server)
             self.stale.setdefault(slot, {})[server.number] = version

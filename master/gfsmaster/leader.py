@@ -57,7 +57,7 @@ RECLAIM_ENTRIES: Final = 1000
 EXPIRED_MAX: Final = 5000
 """Trash entries purged at a time."""
 ORDERED_MAX: Final = 100_000
-"""Deletions remembered per server until it answers them."""
+"""Deletions per server, and copies in all, that are remembered until they are answered."""
 SUMMARY_ENTRIES: Final = 5000
 SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
@@ -335,8 +335,8 @@ class Leader:
         running = self.leases.running(slot, now)
         if running is not None:
             return running
-        holders = self.fleet.holders(slot)
-        if holders or self.state.chunks.length[slot]:
+        shared = self.state.writers.others(self.state.chunks.inode[slot], client)
+        if shared or self.fleet.holders(slot) or self.state.chunks.length[slot]:
             return self.granting.lease(slot, 0, (), self._may_cut(self.state.chunks.inode[slot], client, now), now)
         inode = self.state.chunks.inode[slot]
         new = self.granting.plan_chunk(inode, self.state.chunks.index[slot], chunk, ())
@@ -588,6 +588,7 @@ class Leader:
     def _tick(self, now: float) -> None:
         for server in self.fleet.tick(now, self.config.server_silent_seconds):
             log.warning("chunk server %s:%d is dead: its chunks are copied from elsewhere", server.host, server.port)
+            self._orders.pop(server.number, None)
         self.leases.tick(now)
         self._check_safe_mode()
         if not self._safe_mode or now - self._started > SAFE_MODE_COPY_SECONDS:
@@ -613,6 +614,8 @@ class Leader:
         for copy in self.repair.plan(now, limit=64):
             number = self._order_number()
             self._order_slots[number] = copy.slot
+            while len(self._order_slots) > ORDERED_MAX:
+                del self._order_slots[next(iter(self._order_slots))]
             token = self.sign_read(copy.chunk, copy.version)
             sources = tuple(source.address for source in copy.sources)
             order = msg.ReplicateOrder(number, copy.chunk, copy.version, sources, token)

@@ -25,10 +25,6 @@ def encode_frame(messages: list[Message]) -> bytes:
     return frame
 
 
-def encoded_bytes(message: Message) -> int:
-    return len(_encoder.encode(message))
-
-
 def decode_frame(frame: bytes) -> list[Message]:
     """The messages of a frame. RemoteProtocolError if it is too large or not ours."""
     if len(frame) > FRAME_BYTES_MAX:

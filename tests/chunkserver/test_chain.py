@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import threading
 from collections.abc import Callable
 
@@ -382,21 +383,34 @@ def test_nothing_is_acknowledged_before_the_leader_has_confirmed(make_cluster: M
     assert [(confirm.chunk, confirm.version) for confirm in cluster.leader.confirmed] == [(1, 3)]
 
 
-def test_a_restarted_primary_prepares_its_grant_again(make_cluster: MakeCluster) -> None:
-    cluster = make_cluster(2)
-    grant = cluster.grant(1, 1)
-    writer = Writer(grant)
-    writer.write(0, b"kept", sync=True)
-    port = cluster.servers[0].server.port
-    cluster.servers[0].stop()
+def test_a_restarted_primary_is_named_and_does_not_overwrite_what_the_others_acknowledged(
+    make_cluster: MakeCluster,
+) -> None:
+    """One host loses power between an acknowledged write and its sync; the sync must not be answered for old bytes."""
+    cluster = make_cluster(3)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"old!", sync=True)
+    primary = cluster.servers[0]
+    [home] = primary.config.directories
+    durable = home.with_name("durable")
+    shutil.copytree(home, durable)
+    writer.write(0, b"new!")
+    port = primary.server.port
+    primary.stop()
     writer.abandon()
+    shutil.rmtree(home)
+    durable.rename(home)
     cluster.servers[0] = cluster.start_server(0, port=port)
     cluster.wait_registered(cluster.servers[0])
     writer = Writer(cluster.grant(1, 1))
-    assert writer.opened().length == 4
-    writer.write(4, b" on")
+    with pytest.raises(ReplicaFailed, match="was restarted") as failure:
+        writer.opened()
+    assert failure.value.hint == str(cluster.servers[0].id)
+    writer.abandon()
+    writer = Writer(cluster.grant(1, 2, cluster.servers[1:], base_version=1))
+    writer.write(4, b"+", sync=True)
     writer.close()
-    assert assert_equal_replicas(cluster, 1) == b"kept on"
+    assert [cluster.read(server, 1) for server in cluster.servers[1:]] == [b"new!+"] * 2
 
 
 def test_a_restarted_member_is_named(make_cluster: MakeCluster) -> None:

@@ -232,3 +232,15 @@ def test_fault_18_whatever_happens_the_last_good_replica_is_never_ordered_delete
             case _:
                 cluster.now += 1
         assert all(truth.values())
+
+
+def test_a_version_that_no_leader_gives_makes_the_replica_bad_and_nothing_else() -> None:
+    cluster = Cluster(3, files=1)
+    slot = cluster.slots[0]
+    cluster.fleet.set_members(slot, cluster.servers)
+    cluster.beat(cluster.servers[0], stored=cluster.pack([slot], version=2**40))
+    assert cluster.servers[0] not in cluster.fleet.holders(slot)
+    assert slot not in cluster.fleet.versions
+    lease = cluster.granting.lease(slot, 0, (), may_cut=False, now=0.0)
+    assert lease.version == 2
+    assert cluster.servers[0] not in lease.members
