@@ -114,11 +114,9 @@ class Downstream:
             return self._meaning(last_words)
 
 
-def open_downstream(
-    engine: Engine, member: ServerAddress, grant: bytes, position: int, client: bytes, seconds: float
-) -> Downstream:
-    """A write session with the member at ``position``."""
+def open_downstream(engine: Engine, member: ServerAddress, request: OpenWrite, seconds: float) -> Downstream:
+    """A write session with the next member."""
     downstream = Downstream(engine, member)
-    opened, _ = downstream.call(OpenWrite(grant, position, client), WriteOpened, seconds)
+    opened, _ = downstream.call(request, WriteOpened, seconds)
     downstream.length = opened.length
     return downstream

@@ -4,6 +4,7 @@ Preparing makes the members' replicas equal before the first mutation under a ne
 docs/architecture/chunk-servers.md, "Preparing a grant".
 """
 
+import secrets
 from contextlib import ExitStack
 from typing import Final
 
@@ -26,6 +27,7 @@ from gfsprotocol.errors import (
     RemoteProtocolError,
     ReplicaFailed,
     StaleReplica,
+    WritesLost,
 )
 from gfsprotocol.ids import BLOCK_BYTES, DIGEST_BYTES, PACKET_BYTES
 from gfsprotocol.messages import Grant, ServerAddress
@@ -47,6 +49,7 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
         if chain is None:
             engine.chains.promise(grant)
             replica = engine.store.find(grant.chunk)
+            _check_history(engine, request, replica)
             if replica is None and grant.base_version == 0:
                 return _begin_as_primary(engine, grant, request)
             if replica is not None and replica.version == grant.version:
@@ -55,7 +58,8 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
     engine.chains.enter(chain, grant)
     try:
         chain.check()
-        downstream = _open_next(engine, grant, request)
+        _check_history(engine, request, chain.replica)
+        downstream = _open_next(engine, grant, request, chain.replica)
     except GfsError as error:
         engine.chains.leave(chain)
         if isinstance(error, AlreadyExists):
@@ -69,9 +73,10 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
 def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
     """A chunk that has no replica yet, as far as the master and this server know. The others may know better."""
     replica = engine.store.create(grant)
+    replica.verifier = _new_verifier()
     downstream: Downstream | None = None
     try:
-        downstream = _open_next(engine, grant, request)
+        downstream = _open_next(engine, grant, request, replica)
         if downstream is not None and downstream.length:
             raise AlreadyExists(f"another member holds {downstream.length} bytes of chunk {grant.chunk:x}")
         chain = engine.chains.start(replica, grant)
@@ -93,17 +98,17 @@ def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[C
     with engine.chains.opening(grant.chunk):
         chain = engine.chains.get(grant)
         if chain is None:
-            chain = _begin_as_member(engine, grant)
+            chain = _begin_as_member(engine, grant, request.verifier)
     engine.chains.enter(chain, grant)
     try:
         chain.check()
-        return chain, _open_next(engine, grant, request)
+        return chain, _open_next(engine, grant, request, chain.replica)
     except GfsError:
         engine.chains.leave(chain)
         raise
 
 
-def _begin_as_member(engine: Engine, grant: Grant) -> Chain:
+def _begin_as_member(engine: Engine, grant: Grant, verifier: int) -> Chain:
     """Only a chunk that has no data yet begins without being prepared."""
     replica = engine.store.find(grant.chunk)
     engine.chains.promise(grant)
@@ -112,7 +117,9 @@ def _begin_as_member(engine: Engine, grant: Grant) -> Chain:
             # Version 0 in the log: nothing was ever acknowledged on the chunk, so what is here counts for nothing.
             engine.chains.forget(grant.chunk)
             engine.store.drop([replica], "its grant never came into force")
-        return engine.chains.start(engine.store.create(grant), grant)
+        replica = engine.store.create(grant)
+        replica.verifier = verifier
+        return engine.chains.start(replica, grant)
     own = str(engine.server)
     if grant.base_version == 0:
         raise AlreadyExists(f"server {engine.server:016x} has chunk {grant.chunk:x} from before it was started", own)
@@ -128,12 +135,26 @@ def _restarted(engine: Engine) -> ReplicaFailed:
     return ReplicaFailed(f"server {engine.server:016x} was restarted under this grant: it may have lost bytes", own)
 
 
-def _open_next(engine: Engine, grant: Grant, request: OpenWrite) -> Downstream | None:
+def _new_verifier() -> int:
+    return secrets.randbits(62) + 1
+
+
+def _check_history(engine: Engine, request: OpenWrite, replica: Replica | None) -> None:
+    """WritesLost if this replica may lack writes that were acknowledged to the client and not synced.
+
+    Checked before the members are prepared: as primary this server would overwrite the others, who may have them.
+    """
+    if request.verifier and (replica is None or replica.verifier != request.verifier):
+        raise WritesLost(f"server {engine.server:016x} may have lost bytes that were not synced", str(engine.server))
+
+
+def _open_next(engine: Engine, grant: Grant, request: OpenWrite, replica: Replica) -> Downstream | None:
     position = request.position + 1
     if position == len(grant.members):
         return None
     seconds = hop_seconds(len(grant.members), request.position)
-    return open_downstream(engine, grant.members[position], request.grant, position, request.client, seconds)
+    onward = OpenWrite(request.grant, position, request.client, replica.verifier)
+    return open_downstream(engine, grant.members[position], onward, seconds)
 
 
 # ------------------------------------------------------------------------------------------------------ the primary
@@ -142,11 +163,12 @@ def _open_next(engine: Engine, grant: Grant, request: OpenWrite) -> Downstream |
 def prepare_members(engine: Engine, grant: Grant, signed: bytes, replica: Replica | None) -> Chain:
     """Makes all members' replicas equal and gives them the grant's version, durably, this one last."""
     replica = _usable(engine, grant, replica)
+    replica.verifier = replica.verifier or _new_verifier()
     engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over"))
     try:
         with ExitStack() as stack:
             members = [
-                _Member(engine, grant, member, position, signed, stack)
+                _Member(engine, grant, member, Prepare(signed, position, replica.verifier), stack)
                 for position, member in enumerate(grant.members[1:], 1)
             ]
             longest = max(members, key=lambda member: member.length, default=None)
@@ -184,13 +206,13 @@ class _Member:
     """Another member while the primary prepares it."""
 
     def __init__(
-        self, engine: Engine, grant: Grant, address: ServerAddress, position: int, signed: bytes, stack: ExitStack
+        self, engine: Engine, grant: Grant, address: ServerAddress, request: Prepare, stack: ExitStack
     ) -> None:
         self._engine = engine
         self._grant = grant
         self._address = address
         self._peer = Downstream(engine, address)
-        table, payload_bytes = self._peer.call(Prepare(signed, position), Table, PREPARE_SECONDS)
+        table, payload_bytes = self._peer.call(request, Table, PREPARE_SECONDS)
         self._clean = False
         stack.callback(self._end)
         self.length = table.length
@@ -277,6 +299,8 @@ def serve_prepare(engine: Engine, primary: BulkConnection, request: Prepare) -> 
         engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} is being prepared"))
         replica = _replica_to_prepare(engine, grant)
         table, length = _table(replica)
+        if replica.verifier != request.verifier:
+            replica.verifier = 0  # what comes may take the place of writes that only this replica has
         primary.send(Table(replica.version, length), table)
         with packet_buffer() as buffer:
             while True:
@@ -293,6 +317,7 @@ def serve_prepare(engine: Engine, primary: BulkConnection, request: Prepare) -> 
             replica.cut(step.length, sync=False)
         engine.chains.promise(grant)
         replica.set_version(grant.version)
+        replica.verifier = request.verifier
         engine.chains.start(replica, grant)
     engine.store.listener(grant.chunk)
     primary.send(Ack(0, replica.length))

@@ -66,6 +66,7 @@ class Replica:
         "pins",
         "position",
         "state",
+        "verifier",
     )
 
     def __init__(self, home: Home, path: Path, state: ReplicaState, loaded: bool, name_synced: bool) -> None:
@@ -87,6 +88,11 @@ class Replica:
         """Whether the file's name is on stable storage."""
         self.position = 0
         """Of its last journal record."""
+        self.verifier = 0
+        """Names the history of which no write has been lost since it was first written to; 0 until then.
+
+        Only in memory: a server that was restarted cannot vouch for what was not synced.
+        """
         self._tail: blake3 | None = None
         """Has digested the last block, if that is not a whole one; None when it must be read first."""
 

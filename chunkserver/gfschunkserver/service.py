@@ -134,7 +134,8 @@ class BulkService:
         chain, downstream = open_write(self._engine, request)
         try:
             try:
-                connection.send(WriteOpened(_opened_length(request, chain.replica.length, downstream)))
+                replica = chain.replica
+                connection.send(WriteOpened(_opened_length(request, replica.length, downstream), replica.verifier))
             except GfsError:
                 if downstream is not None:
                     downstream.abandon()

@@ -30,6 +30,7 @@ from gfsprotocol.errors import (
     LeaseLost,
     RemoteProtocolError,
     TooFewServers,
+    WritesLost,
 )
 from gfsprotocol.messages import AttributesReply, ChunkLength, Lease, RecordLength
 
@@ -61,6 +62,13 @@ class ChunkStream:
         self._chunk = 0
         self._acknowledged_end = 0
         self._acknowledged_version = 0
+        self._verifier = 0
+        """Of what is acknowledged and not synced."""
+        self._holders: frozenset[int] = frozenset()
+        """The servers that acknowledged it last."""
+        self._refusals: set[int] = set()
+        """Those of them that may have lost it since."""
+        self._loss: WritesLost | None = None
         self._finishing = False
         self._abandoned = False
         self._wake_reader: socket.socket | None = None
@@ -190,11 +198,14 @@ class ChunkStream:
         connection = None
         try:
             connection = self._core.pool.take(primary.host, primary.port)
-            self._pump(WriteSession(connection, lease, self._core.masters.client))
+            verifier = self._verifier if self.is_unsynced else 0
+            self._pump(WriteSession(connection, lease, self._core.masters.client, verifier))
             self._core.pool.give_back(primary.host, primary.port, connection)
             connection = None
         except (DataError, AvailabilityError, RemoteProtocolError) as error:
             self._take_back()
+            if isinstance(error, WritesLost):
+                self._doubt(error)
             with self._changed:
                 has_lost_nothing = not self._queue and isinstance(error, ConnectionLost)
             if not has_lost_nothing:  # else the server ended an idle session, which is its right
@@ -267,6 +278,10 @@ class ChunkStream:
             self._chunk = session.lease.grant.chunk
             self._acknowledged_version = session.lease.grant.version
             self.is_unsynced = not packet.sync
+            self._verifier = session.verifier
+            self._holders = frozenset(member.server for member in session.lease.grant.members)
+            self._refusals.clear()
+            self._loss = None
             if packet.kind != bulk.SYNC:
                 self._acknowledged_end = max(self._acknowledged_end, ack.offset + packet.length)
                 self.is_unrecorded = True
@@ -280,13 +295,24 @@ class ChunkStream:
             self._queue.extendleft(reversed(self._unacknowledged))
             self._unacknowledged.clear()
 
+    def _doubt(self, error: WritesLost) -> None:
+        """Another server may still have what this one may have lost: raises ``error`` when all have said so.
+
+        It is kept, to be raised instead of what keeps us from asking the others.
+        """
+        self._loss = error
+        if error.hint.isdigit():
+            self._refusals.add(int(error.hint))
+        if self._refusals >= self._holders:
+            raise error
+
     def _survive(self, error: GfsError) -> None:
         """Waits a little before the next try; raises ``error`` if there is no time for one."""
         now = time.monotonic()
         if self._trouble_since is None:
             self._trouble_since = now
         if now - self._trouble_since > self._core.config.deadline_seconds:
-            raise error
+            raise self._loss or error
         # The first failure is answered at once; TooFewServers needs someone else to act first.
         if self._attempt or isinstance(error, TooFewServers):
             time.sleep(backoff_seconds(self._attempt))

@@ -79,16 +79,18 @@ class Fetcher:
     def fetch(self, piece: Piece) -> int:
         """Fills the piece's view with what the chunk has, zeros beyond its recorded length; how many bytes it has.
 
-        DataLost, naming chunk and servers, when no replica has given good bytes until the deadline.
+        DataLost, naming chunk and servers, when no replica has given good bytes until the deadline; those that are
+        good nevertheless are in ``piece.done``.
         """
         deadline = time.monotonic() + self._core.config.deadline_seconds
         attempt = 0
+        reported: set[int] = set()
         location = self._chunks.find(piece.index)
         while True:
             piece.begin(location)
             wanted = min(len(piece.view), max(0, location.length - piece.start)) if location.chunk else 0
             reasons: dict[int, GfsError] = {}
-            if piece.done >= wanted or piece.is_cancelled or self._from_any(piece, location, wanted, reasons):
+            if piece.done >= wanted or piece.is_cancelled or self._from_any(piece, location, wanted, reasons, reported):
                 break
             if time.monotonic() > deadline:
                 raise _lost(location, reasons)
@@ -97,6 +99,8 @@ class Fetcher:
             attempt += 1
             location = self._locate_again(location, deadline)
         piece.view[wanted:] = bytes(len(piece.view) - wanted)
+        if not piece.is_cancelled:
+            piece.done = len(piece.view)
         return wanted
 
     def _locate_again(self, location: ChunkLocation, deadline: float) -> ChunkLocation:
@@ -107,7 +111,9 @@ class Fetcher:
         except AvailabilityError:
             return location
 
-    def _from_any(self, piece: Piece, location: ChunkLocation, wanted: int, reasons: dict[int, GfsError]) -> bool:
+    def _from_any(
+        self, piece: Piece, location: ChunkLocation, wanted: int, reasons: dict[int, GfsError], reported: set[int]
+    ) -> bool:
         """Tries each replica once, those that sent wrong bytes a second time with verification at the server."""
         servers = self._core.servers.in_order(location.servers, location.chunk)
         if wanted - piece.done <= HEDGED_BYTES_MAX:
@@ -117,7 +123,8 @@ class Fetcher:
         suspects = [server for server, error in reasons.items() if isinstance(error, ChunkCorrupt)]
         # A block that was overwritten while it was sent looks wrong too: the server can tell, under its lock.
         self._one_by_one(suspects, piece, location, wanted, reasons, verify=True)
-        for server in suspects:  # without waiting: the master has the replica verified
+        for server in set(suspects) - reported:  # without waiting: the master has the replica verified
+            reported.add(server)
             self._core.submit(ReportCorrupt(location.chunk, location.version, server), Done, REPORT_SECONDS)
         return piece.done >= wanted or piece.is_cancelled
 
@@ -242,19 +249,22 @@ class _Question:
         reply = expect(header, bulk.ReadReply, peer)
         if reply.offset != piece.position:
             raise RemoteProtocolError(f"{peer} sent offset {reply.offset}, asked was {piece.position}")
-        if piece.done + count < wanted:
+        if reply.verified:
+            self._receive_verified(count, reply.digests)
+        else:
+            self._receive_blocks(count, reply.digests)
+        if piece.done < wanted:
             raise ChunkCorrupt(
                 f"the replica of chunk {location.chunk} at {peer} ends at {reply.chunk_length}, "
                 f"{location.length} bytes are recorded"
             )
-        if not reply.verified:
-            self._receive_blocks(count, reply.digests)
-            return
-        view = piece.rest[:count]
+
+    def _receive_verified(self, count: int, expected: bytes) -> None:
+        view = self._piece.rest[:count]
         self._connection.receive_into(view)
-        if digest(view) != reply.digests:
+        if digest(view) != expected:
             raise self._mismatch()
-        piece.done += count
+        self._piece.done += count
 
     def _receive_blocks(self, count: int, digests: bytes) -> None:
         """Receives raw blocks and checks each against the digest that came before them."""

@@ -9,7 +9,7 @@ from gfsclient.masters import Masters
 from gfsclient.paths import PathLike
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import NotADirectory, NotFound, PermissionDenied
-from gfsprotocol.ids import ROOT_INODE
+from gfsprotocol.ids import PURGED_ENTRIES_MAX, ROOT_INODE
 from gfsprotocol.messages import Attributes
 
 PAGE_ENTRIES: Final = 1000
@@ -193,7 +193,7 @@ class Namespace:
         entries: list[msg.TrashEntry] = []
         more = True
         while more:
-            after = entries[-1].inode if entries else 0
+            after = entries[-1].deleted_ns if entries else 0
             page = await self._masters.expect(msg.ListTrash(after, PAGE_ENTRIES), msg.Trash)
             entries.extend(page.entries)
             more = page.more and bool(page.entries)
@@ -206,7 +206,19 @@ class Namespace:
 
     async def empty_trash(self, inodes: Sequence[int] = ()) -> int:
         """Removes entries for good, all of ours if none is named; how many."""
-        return (await self._masters.expect(msg.EmptyTrash(tuple(inodes)), msg.Count)).count
+        total = 0
+        if inodes:
+            for start in range(0, len(inodes), PURGED_ENTRIES_MAX):
+                total += await self._purge(tuple(inodes[start : start + PURGED_ENTRIES_MAX]))
+            return total
+        while True:
+            count = await self._purge(())
+            total += count
+            if count < PURGED_ENTRIES_MAX:
+                return total
+
+    async def _purge(self, inodes: tuple[int, ...]) -> int:
+        return (await self._masters.expect(msg.EmptyTrash(inodes), msg.Count)).count
 
     # ---------------------------------------------------------------------------------------------------------- totals
 
@@ -225,13 +237,13 @@ class Namespace:
     async def list_open(self) -> list[msg.OpenFile]:
         """Files that are open for writing (for others than root: one's own)."""
         files: list[msg.OpenFile] = []
-        more = True
-        while more:
-            after = files[-1].inode if files else 0
+        after = 0
+        while True:
             page = await self._masters.expect(msg.ListOpen(after, PAGE_ENTRIES), msg.OpenFiles)
             files.extend(page.files)
-            more = page.more and bool(page.files)
-        return files
+            after = page.next
+            if not after:
+                return files
 
     async def _attributes(self, body: msg.RequestBody) -> Attributes:
         return (await self._masters.expect(body, msg.AttributesReply)).attributes

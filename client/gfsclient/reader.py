@@ -9,7 +9,7 @@ from typing import Final
 from gfsclient.core import Core
 from gfsclient.fetch import Fetcher, Piece
 from gfsclient.locations import ChunkMap
-from gfsprotocol.errors import GfsError
+from gfsprotocol.errors import DataLost, GfsError
 from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 
 SEGMENT_BYTES: Final = 8 * MIB
@@ -28,6 +28,11 @@ class Segment:
         self.unread = piece.view[skip:]
         self.buffer = buffer
         self.fetch = fetch
+
+    @property
+    def good(self) -> memoryview:
+        """What is there of the unread bytes although the rest is lost."""
+        return self.unread[: max(0, self.piece.done - (len(self.piece.view) - len(self.unread)))]
 
 
 class ReadAhead:
@@ -55,13 +60,19 @@ class ReadAhead:
     def next(self) -> memoryview:
         """The next bytes at ``position``, as many as lie together; empty at the end of the file as it was known.
 
+        DataLost if they cannot be had; those before them are shown first.
         The view is good until :meth:`took`.
         """
         self._plan()
         if not self._segments:
             return memoryview(b"")
         head = self._segments[0]
-        head.fetch.result()
+        try:
+            head.fetch.result()
+        except DataLost:
+            if not head.good:
+                raise
+            return head.good
         return head.unread
 
     def took(self, count: int) -> None:
@@ -138,19 +149,19 @@ class FileReader:
             self._lock.release()
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes; fewer at the end of the file only."""
+        """Up to ``count`` bytes; fewer at the end of the file, or before bytes that are lost. DataLost at those."""
         buffer = bytearray(self._clip(offset, count))
         view = memoryview(buffer)
         return bytes(view[: self.read_into(offset, view)])
 
     def read_into(self, offset: int, view: memoryview) -> int:
-        """Fills ``view``, as far as the file goes; how many bytes that is."""
+        """Fills ``view``, as far as :meth:`read` goes; how many bytes that is."""
         view = view[: self._clip(offset, len(view))]
         if not view:
             return 0
         count = len(view)
         if not self._lock.acquire(blocking=False):
-            self._fill(offset, view)
+            count = self._fill(offset, view)
         else:
             try:
                 in_sequence = offset == self._expected
@@ -160,7 +171,8 @@ class FileReader:
                     view = view[:0]
             finally:
                 self._lock.release()
-            self._fill(offset, view)
+            if view:
+                count = self._fill(offset, view)
         # If the file was cut by someone else meanwhile, it ends there: what was filled beyond is not its content.
         return max(0, min(count, self.chunks.size - offset))
 
@@ -168,7 +180,7 @@ class FileReader:
         """The whole file, as long as it was when its chunks were located."""
         buffer = bytearray(self.chunks.size)
         if buffer:
-            self._fill(0, memoryview(buffer))
+            self._fill(0, memoryview(buffer), whole=True)
         return bytes(buffer)
 
     def stream(self, offset: int, count: int | None = None) -> Iterator[memoryview]:
@@ -224,14 +236,33 @@ class FileReader:
                 view[done : done + len(ready)] = ready
                 ahead.took(len(ready))
                 done += len(ready)
-        except GfsError:
+        except GfsError as error:
             self._close_ahead()
-            raise
+            if not done or not isinstance(error, DataLost):
+                raise
         return done
 
-    def _fill(self, offset: int, view: memoryview) -> None:
-        """Fetches right into ``view``, a few requests at a time. No fetch is left running when it returns or raises."""
-        pieces = deque(self._pieces(offset, view))
+    def _fill(self, offset: int, view: memoryview, whole: bool = False) -> int:
+        """Fetches right into ``view``; how many bytes are there before the first that is lost.
+
+        DataLost if that is none, or not all and the ``whole`` is wanted.
+        """
+        pieces = list(self._pieces(offset, view))
+        try:
+            self._fetch_all(deque(pieces))
+        except DataLost:
+            count = 0
+            for piece in pieces:
+                count += min(piece.done, len(piece.view))
+                if piece.done < len(piece.view):
+                    break
+            if whole or not count:
+                raise
+            return count
+        return len(view)
+
+    def _fetch_all(self, pieces: deque[Piece]) -> None:
+        """A few requests at a time. No fetch is left running when it returns or raises."""
         if len(pieces) == 1:
             self._fetcher.fetch(pieces.pop())
         running: dict[Future[int], Piece] = {}

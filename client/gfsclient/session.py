@@ -55,9 +55,15 @@ def new_buffer() -> bytearray:
 class WriteSession:
     """A session on ``connection`` under ``lease``. One thread's; any error raised ends the connection's use."""
 
-    def __init__(self, connection: BulkConnection, lease: Lease, client: bytes) -> None:
+    def __init__(self, connection: BulkConnection, lease: Lease, client: bytes, verifier: int = 0) -> None:
+        """``verifier``: of writes that were acknowledged in earlier sessions and are not synced, 0 if there are none.
+
+        WritesLost comes as an answer from a primary that may lack them.
+        """
         self.connection = connection
         self.lease = lease
+        self.verifier = 0
+        """What a later session needs to know whether the writes of this one are still there."""
         self.is_open = False
         self.is_closing = False
         self.is_closed = False
@@ -66,7 +72,7 @@ class WriteSession:
         self._syncs_due = 0
         self._heard_at = time.monotonic()
         connection.set_timeout(self._patience())
-        self._send(bulk.OpenWrite(lease.token, 0, client))
+        self._send(bulk.OpenWrite(lease.token, 0, client, verifier))
 
     @property
     def is_waiting(self) -> bool:
@@ -127,7 +133,7 @@ class WriteSession:
         if payload_bytes:
             raise RemoteProtocolError(f"{peer} sent a payload with {type(reply).__name__}")
         if not self.is_open:
-            expect(reply, bulk.WriteOpened, peer)
+            self.verifier = expect(reply, bulk.WriteOpened, peer).verifier
             self.is_open = True
             return None
         if not self._acks_due:

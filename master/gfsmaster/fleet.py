@@ -18,6 +18,7 @@ from typing import Final
 
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
+from gfsprotocol.errors import SafeMode
 
 REPLICA: Final = struct.Struct("<QQQ")
 ORPHANS_BRAKE_MIN: Final = 1000
@@ -93,6 +94,8 @@ class Fleet:
         self.versions: dict[int, int] = {}
         """Chunks that some replica holds in a newer version than the log: the next grant must go beyond it."""
         self.brake = ""
+        self._newest = 0
+        """The highest chunk id that a server stores and this master has not given out."""
 
     # ------------------------------------------------------------------------------------------------- replica sets
 
@@ -230,10 +233,22 @@ class Fleet:
 
     def _brake_for_newer(self, server: Server, chunk: int) -> None:
         """Such a replica is no orphan: it is never ordered deleted, even when the brake is released."""
+        self._newest = max(self._newest, chunk)
         self.brake = self.brake or (
             f"chunk server {server.host}:{server.port} stores chunk {chunk}, but this master has only given out "
             f"{self._chunks.last_id}: its metadata is older than the data"
         )
+
+    def check_ids(self) -> None:
+        """SafeMode if the next chunk ids may be those of chunks that an earlier master of this cluster gave out.
+
+        A new chunk would take the place of a stored one, and the stored ones that are passed would become orphans.
+        """
+        if self._newest > self._chunks.last_id:
+            raise SafeMode(
+                f"chunk {self._newest} is stored, but this master has only given out {self._chunks.last_id}: "
+                "its metadata is older than the data, and no chunk is added"
+            )
 
     def report(self, server: Server, replicas: bytes, last: bool) -> None:
         """One slice of a full report."""
@@ -282,6 +297,8 @@ class Fleet:
                 self._take(server, slot, version, length)
             elif chunk <= self._chunks.last_id:
                 server.deletions[chunk] = version
+            else:
+                self._brake_for_newer(server, chunk)
         for chunk in message.dropped:
             server.deletions.pop(chunk, None)
             server.orphans.pop(chunk, None)

@@ -58,6 +58,7 @@ class Granting:
             # Those that failed a moment ago are better than no one.
             members = choose(self._fleet.servers, wanted, chunk_bytes, ())
         self._require(members, wanted, chunk_bytes)
+        self._fleet.check_ids()
         operation = op.AddChunk(state.inodes.ids[inode], index, state.chunks.next_id())
         return NewChunk(operation, members)
 

@@ -40,6 +40,7 @@ from gfsprotocol.errors import (
     StaleHandle,
     StateDiverged,
 )
+from gfsprotocol.ids import PURGED_ENTRIES_MAX
 from gfsprotocol.rpc import Peer
 from gfsprotocol.tokens import ReadToken, sign_grant, sign_read
 
@@ -54,8 +55,6 @@ SAFE_MODE_COPY_SECONDS: Final = 60.0
 """Copying harms nothing even on an incomplete picture, so known chunks are not left alone for ever; deleting may."""
 SCAN_SLOTS: Final = 20_000
 RECLAIM_ENTRIES: Final = 1000
-EXPIRED_MAX: Final = 5000
-"""Trash entries purged at a time."""
 ORDERED_MAX: Final = 100_000
 """Deletions per server, and copies in all, that are remembered until they are answered."""
 SUMMARY_ENTRIES: Final = 5000
@@ -231,8 +230,8 @@ class Leader:
         return self.state.sessions.result(client, call.number, call.retry)
 
     def _now_ns(self) -> int:
-        """The machine's clock, kept from going back."""
-        return max(self.clock.time_ns(), self.state.time_ns)
+        """The machine's clock, kept from going back: each record has a time of its own."""
+        return max(self.clock.time_ns(), self.state.time_ns + 1)
 
     def _record(
         self, operations: tuple[op.AnyOperation, ...], client: bytes = b"", call: msg.Call | None = None
@@ -634,7 +633,7 @@ class Leader:
             if item.expires_ns <= self.clock.time_ns()
         ]
         if expired:
-            self._record((op.PurgeTrash(tuple(expired[:EXPIRED_MAX])),))
+            self._record((op.PurgeTrash(tuple(expired[:PURGED_ENTRIES_MAX])),))
         silent = now - self.config.client_silent_seconds
         for client in self.state.writers.clients():
             if self._heard.setdefault(client, now) < silent:

@@ -7,6 +7,7 @@ same two steps). One method per request.
 
 import stat
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Final
 
 from gfsmaster import operations as op
@@ -34,6 +35,7 @@ from gfsprotocol.ids import (
     FILE_BYTES_MAX,
     NAME_BYTES_MAX,
     PATH_BYTES_MAX,
+    PURGED_ENTRIES_MAX,
     REPLICATION_MAX,
     XATTR_NAME_BYTES_MAX,
     XATTR_VALUE_BYTES_MAX,
@@ -565,11 +567,12 @@ class Planner:
         return (op.RestoreTrashed(body.inode, self._inodes.ids[place.parent], place.name),)
 
     def _empty_trash(self, body: msg.EmptyTrash, user: User, _client: bytes, _now_ns: int) -> Plan:
+        if len(body.inodes) > PURGED_ENTRIES_MAX:
+            raise InvalidArgument(f"{len(body.inodes)} entries at once: {PURGED_ENTRIES_MAX} can be removed")
         if body.inodes:
             inodes = tuple(self._inodes.ids[self._trashed(inode, user)] for inode in dict.fromkeys(body.inodes))
         else:
             uid = user[0] if user else 0
-            inodes = tuple(
-                self._inodes.ids[slot] for slot, item in self._state.trash.items() if not uid or item.uid == uid
-            )
+            owned = (slot for slot, item in self._state.trash.items() if not uid or item.uid == uid)
+            inodes = tuple(self._inodes.ids[slot] for slot in islice(owned, PURGED_ENTRIES_MAX))
         return (op.PurgeTrash(inodes),) if inodes else msg.Count(0)

@@ -88,13 +88,9 @@ class Queries:
     def _list_trash(self, body: msg.ListTrash, user: User) -> msg.ReplyBody:
         uid = user[0] if user else 0
         limit = max(1, min(body.limit, LISTING_ENTRIES_MAX))
-        after = self._inodes.slot_of(body.after) if body.after else 0
         entries: list[msg.TrashEntry] = []
-        skipping = bool(after) and after in self._state.trash
         for slot, item in self._state.trash.items():
-            if skipping:
-                skipping = slot != after
-            elif not uid or item.uid == uid:
+            if item.deleted_ns > body.after and (not uid or item.uid == uid):
                 if len(entries) == limit:
                     return msg.Trash(tuple(entries), more=True)
                 entries.append(self._state.trash_entry(slot))
@@ -102,8 +98,11 @@ class Queries:
 
     def _list_open(self, body: msg.ListOpen, user: User) -> msg.ReplyBody:
         limit = max(1, min(body.limit, LISTING_ENTRIES_MAX))
-        after = self._inodes.slot_of(body.after) if body.after else 0
-        slots = self._state.writers.inodes_after(after, limit + 1)
+        slots = [
+            slot
+            for slot in self._state.writers.inodes_after(body.after)
+            if not user or not user[0] or self._namespace.is_owner(slot, user)
+        ]
         files = tuple(
             msg.OpenFile(
                 self._inodes.ids[slot],
@@ -112,9 +111,8 @@ class Queries:
                 self._state.writers.count(slot),
             )
             for slot in slots[:limit]
-            if not user or not user[0] or self._namespace.is_owner(slot, user)
         )
-        return msg.OpenFiles(files, len(slots) > limit)
+        return msg.OpenFiles(files, slots[limit - 1] if len(slots) > limit else 0)
 
     def _check_access(self, body: msg.CheckAccess, user: User) -> msg.ReplyBody:
         slot = self._namespace.find(user, body.base, body.path)

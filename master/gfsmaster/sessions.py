@@ -127,8 +127,8 @@ class Writers:
             if not self._by_client[client]:
                 del self._by_client[client]
 
-    def inodes_after(self, inode: int, limit: int) -> list[int]:
-        return sorted(slot for slot in self._by_inode if slot > inode)[:limit]
+    def inodes_after(self, inode: int) -> list[int]:
+        return sorted(slot for slot in self._by_inode if slot > inode)
 
     def items(self) -> Iterator[tuple[int, bytes, int]]:
         """(inode slot, client, registrations), in a fixed order."""

@@ -45,6 +45,9 @@ class OpenWrite(Header, frozen=True, tag=1):
     """Which member of the grant the receiver is; it forwards to the next one."""
     client: bytes
     """16 bytes: with ``record`` it makes a repeated append the same append."""
+    verifier: int = 0
+    """To the primary: that of the unsynced writes which the client relies on, 0 for none; WritesLost if the primary
+    may lack them. To the others: the chain's."""
 
 
 class Mutate(Header, frozen=True, tag=2):
@@ -89,6 +92,8 @@ class Prepare(Header, frozen=True, tag=5):
 
     grant: bytes
     position: int
+    verifier: int = 0
+    """Of the primary's replica."""
 
 
 class Reconcile(Header, frozen=True, tag=6):
@@ -107,6 +112,8 @@ class CommitVersion(Header, frozen=True, tag=7):
 class WriteOpened(Header, frozen=True, tag=20):
     length: int
     """Of the chunk, at the primary."""
+    verifier: int = 0
+    """Changes when writes that were acknowledged and not synced may have been lost (as NFS's, RFC 1813 §3.3.7)."""
 
 
 class Ack(Header, frozen=True, tag=21):

@@ -12,7 +12,7 @@
     │   ├── ChunkNotFound, StaleReplica, ChunkCorrupt, ChunkFull
     │   ├── TokenRefused, LeaseLost
     │   ├── ReplicaFailed
-    │   └── NoSpace, DataLost
+    │   └── NoSpace, DataLost, WritesLost
     ├── AvailabilityError         try again, here or elsewhere, until the deadline
     │   ├── NotLeader, SafeMode, Busy, TooFewServers
     │   └── Unreachable, DeadlineExceeded, ConnectionLost
@@ -281,6 +281,15 @@ class DataLost(DataError):
     errno = errno.EIO
     http_status = 503
     exit_code = 27
+
+
+class WritesLost(DataError):
+    """Bytes that were written and not synced may be lost; ``hint`` is the server that cannot vouch for them."""
+
+    code = 210
+    errno = errno.EIO
+    http_status = 500
+    exit_code = 28
 
 
 class AvailabilityError(GfsError):

@@ -42,4 +42,6 @@ SYMLINKS_MAX: Final = 40
 REPLICATION_MAX: Final = 16
 XATTR_NAME_BYTES_MAX: Final = 255
 XATTR_VALUE_BYTES_MAX: Final = 64 * KIB
+PURGED_ENTRIES_MAX: Final = 5000
+"""Entries of the trash that one record removes."""
 FILE_BYTES_MAX: Final = 2**53

@@ -340,7 +340,7 @@ class ListTrash(msgspec.Struct, array_like=True, frozen=True, tag=122, gc=False)
     """The caller's entries (all of them for uid 0), in order of deletion. Reply: Trash."""
 
     after: int = 0
-    """The inode of the last entry seen; 0 to begin."""
+    """``deleted_ns`` of the last entry seen, which is no other entry's; 0 to begin."""
     limit: int = 1000
 
 
@@ -351,7 +351,7 @@ class RestoreTrash(PathRequest, frozen=True, tag=123):
 
 
 class EmptyTrash(msgspec.Struct, array_like=True, frozen=True, tag=124, gc=False):
-    """Removes the entries for good; none named means all of the caller's. Reply: Count."""
+    """Removes up to PURGED_ENTRIES_MAX entries for good; none named means the first of the caller's. Reply: Count."""
 
     inodes: tuple[int, ...] = ()
 
@@ -361,9 +361,10 @@ class Summarize(PathRequest, frozen=True, tag=125):
 
 
 class ListOpen(msgspec.Struct, array_like=True, frozen=True, tag=126, gc=False):
-    """Files that some client has open for writing, by inode. Reply: OpenFiles."""
+    """Files that some client has open for writing (for others than root: one's own). Reply: OpenFiles."""
 
     after: int = 0
+    """``next`` of the reply before; 0 to begin."""
     limit: int = 1000
 
 
@@ -586,7 +587,8 @@ class OpenFile(Wire, frozen=True):
 
 class OpenFiles(msgspec.Struct, array_like=True, frozen=True, tag=209, gc=False):
     files: tuple[OpenFile, ...]
-    more: bool
+    next: int
+    """0 if there are no more."""
 
 
 class Locations(msgspec.Struct, array_like=True, frozen=True, tag=210, gc=False):

@@ -276,11 +276,11 @@ def connected(server: Server) -> Iterator[BulkConnection]:
 class Writer:
     """A client's side of a write session."""
 
-    def __init__(self, grant: m.Grant, key: bytes = TOKEN_KEY, client: bytes | None = None) -> None:
+    def __init__(self, grant: m.Grant, key: bytes = TOKEN_KEY, client: bytes | None = None, verifier: int = 0) -> None:
         primary = grant.members[0]
         self.client = client or secrets.token_bytes(16)
         self.connection = BulkConnection.connect(primary.host, primary.port, 5.0, 60.0)
-        self.connection.send(bulk.OpenWrite(tokens.sign_grant(key, grant), 0, self.client))
+        self.connection.send(bulk.OpenWrite(tokens.sign_grant(key, grant), 0, self.client, verifier))
         self._opened: bulk.WriteOpened | None = None
 
     def opened(self) -> bulk.WriteOpened:

@@ -5,7 +5,9 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from gfsprotocol import bulk, tokens
@@ -20,6 +22,7 @@ from gfsprotocol.errors import (
     ReplicaFailed,
     TokenRefused,
     Unreachable,
+    WritesLost,
 )
 from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 from tests.chunkserver.cluster import Cluster, Server, Writer, connected, eventually, receive_read
@@ -390,18 +393,10 @@ def test_a_restarted_primary_is_named_and_does_not_overwrite_what_the_others_ack
     cluster = make_cluster(3)
     writer = Writer(cluster.grant(1, 1))
     writer.write(0, b"old!", sync=True)
-    primary = cluster.servers[0]
-    [home] = primary.config.directories
-    durable = home.with_name("durable")
-    shutil.copytree(home, durable)
+    durable = copy_of_disk(cluster, 0)
     writer.write(0, b"new!")
-    port = primary.server.port
-    primary.stop()
-    writer.abandon()
-    shutil.rmtree(home)
-    durable.rename(home)
-    cluster.servers[0] = cluster.start_server(0, port=port)
-    cluster.wait_registered(cluster.servers[0])
+    writer.close()
+    lose_power(cluster, 0, durable)
     writer = Writer(cluster.grant(1, 1))
     with pytest.raises(ReplicaFailed, match="was restarted") as failure:
         writer.opened()
@@ -511,3 +506,81 @@ def test_a_confirmation_that_no_leader_gives_is_asked_for_again(
     assert again.ack() == bulk.Ack(5, 10)
     again.close()
     assert assert_equal_replicas(cluster, 1) == b"xonce more"
+
+
+def test_a_primary_that_lost_unsynced_writes_refuses_before_it_overwrites_the_others(make_cluster: MakeCluster) -> None:
+    """As above, but the grant was over when the host came back: a new version is prepared, by whoever comes first."""
+    cluster = make_cluster(3)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"old!", sync=True)
+    durable = copy_of_disk(cluster, 0)
+    writer.write(0, b"new!")
+    verifier = writer.opened().verifier
+    writer.close()
+    lose_power(cluster, 0, durable)
+    writer = Writer(cluster.grant(1, 2, base_version=1), verifier=verifier)
+    with pytest.raises(WritesLost) as failure:
+        writer.opened()
+    assert failure.value.hint == str(cluster.servers[0].id)
+    writer.abandon()
+    writer = Writer(cluster.grant(1, 3, cluster.servers[1:], base_version=1), verifier=verifier)
+    writer.write(4, b"+", sync=True)
+    assert writer.opened().verifier == verifier
+    writer.close()
+    assert [cluster.read(server, 1) for server in cluster.servers[1:]] == [b"new!+"] * 2
+
+
+def test_no_replica_vouches_for_writes_that_another_writer_had_overwritten_by_old_bytes(
+    make_cluster: MakeCluster,
+) -> None:
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"old!", sync=True)
+    durable = copy_of_disk(cluster, 0)
+    writer.write(0, b"new!")
+    verifier = writer.opened().verifier
+    writer.close()
+    lose_power(cluster, 0, durable)
+    other = Writer(cluster.grant(1, 2, base_version=1))
+    other.write(4, b"+", sync=True)
+    other.close()
+    for version, members in ((2, cluster.servers), (3, cluster.servers[1:])):
+        writer = Writer(cluster.grant(1, version, members, base_version=1), verifier=verifier)
+        with pytest.raises(WritesLost) as failure:
+            writer.opened()
+        assert failure.value.hint == str(members[0].id)
+        writer.abandon()
+
+
+def test_a_verifier_holds_through_grants_and_changes_of_members(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(3)
+    first = Writer(cluster.grant(1, 1))
+    first.write(0, b"data")
+    verifier = first.opened().verifier
+    assert verifier
+    first.close()
+    for version, members in ((2, [1, 0]), (3, [0]), (4, [0, 1])):
+        grant = cluster.grant(1, version, [cluster.servers[member] for member in members], base_version=version - 1)
+        if version == 4:
+            grant = msgspec.structs.replace(grant, base_version=2)
+        writer = Writer(grant, verifier=verifier)
+        assert writer.opened().verifier == verifier
+        writer.close()
+
+
+def copy_of_disk(cluster: Cluster, index: int) -> Path:
+    """What is durable now; nothing that is only in the server's memory."""
+    [home] = cluster.servers[index].config.directories
+    return Path(shutil.copytree(home, home.with_name("durable")))
+
+
+def lose_power(cluster: Cluster, index: int, durable: Path) -> None:
+    """The server comes back with what was durable."""
+    server = cluster.servers[index]
+    [home] = server.config.directories
+    port = server.server.port
+    server.stop()
+    shutil.rmtree(home)
+    durable.rename(home)
+    cluster.servers[index] = cluster.start_server(index, port=port)
+    cluster.wait_registered(cluster.servers[index])

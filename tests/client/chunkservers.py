@@ -4,6 +4,7 @@ The primary applies a mutation to all members at once instead of forwarding it, 
 """
 
 import contextlib
+import itertools
 import select
 import socket
 import struct
@@ -23,6 +24,7 @@ from gfsprotocol.errors import (
     GfsError,
     ReplicaFailed,
     StaleReplica,
+    WritesLost,
 )
 from gfsprotocol.ids import BLOCK_BYTES, PACKET_BYTES
 from gfsprotocol.messages import Grant, ServerAddress
@@ -40,6 +42,7 @@ class Replica:
     synced: int = 0
     rotten: set[int] = field(default_factory=set)
     """Blocks whose bytes do not match their digests."""
+    verifier: int = 0
 
     def digests(self, offset: int, count: int) -> bytes:
         pieces = []
@@ -57,6 +60,7 @@ class FakeFleet:
         self.key = key
         self.servers: dict[int, FakeChunkServer] = {}
         self.lock = threading.Lock()
+        self.verifiers = itertools.count(1)
         self.appended: dict[tuple[int, int, bytes, int], bulk.Ack] = {}
         self.confirm: Callable[[int, Grant, int], None] = lambda *_: None
         """Called when a grant has a version that its primary's replica has not."""
@@ -110,6 +114,16 @@ class FakeChunkServer:
                     connection.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
+    def lose_power(self) -> None:
+        """Everything that was not synced is gone, and the server is there again."""
+        with self.fleet.lock:
+            for replica in self.replicas.values():
+                del replica.data[replica.synced :]
+                replica.verifier = 0
+            for connection in self._connections:
+                with contextlib.suppress(OSError):  # the client was quicker
+                    connection.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         if not self.dead:
             self.kill()
@@ -148,7 +162,8 @@ class FakeChunkServer:
                 self.before(request)
                 if isinstance(request, bulk.OpenWrite):
                     grant, client = self._opened(request), request.client
-                    reply: bulk.ReplyHeader = bulk.WriteOpened(len(self.replicas[grant.chunk].data))
+                    own = self.replicas[grant.chunk]
+                    reply: bulk.ReplyHeader = bulk.WriteOpened(len(own.data), own.verifier)
                 elif isinstance(request, bulk.Mutate):
                     assert grant is not None
                     try:
@@ -195,12 +210,15 @@ class FakeChunkServer:
             own = self.replicas.setdefault(grant.chunk, Replica(0))
             if own.version > grant.version:
                 raise StaleReplica(f"version {own.version} is newer than {grant.version}")
+            if request.verifier not in (0, own.verifier):
+                raise WritesLost(f"server {self.server} may have lost bytes", hint=str(self.server))
+            own.verifier = own.verifier or next(self.fleet.verifiers)
             is_new = own.version < grant.version
             if is_new and grant.cut_length >= 0:
                 del own.data[grant.cut_length :]
             for member in members:
                 replica = member.replicas.setdefault(grant.chunk, Replica(0))
-                replica.data[:] = own.data
+                replica.data[:], replica.verifier = own.data, own.verifier
         if is_new and grant.base_version:
             self.fleet.confirm(self.server, grant, len(own.data))
         with self.fleet.lock:

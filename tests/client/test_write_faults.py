@@ -9,7 +9,17 @@ import pytest
 
 from gfsprotocol import bulk
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import ConnectionLost, DataError, GfsError, LeaseLost, NoSpace, StaleHandle, TooFewServers
+from gfsprotocol.errors import (
+    ConnectionLost,
+    DataError,
+    DataLost,
+    GfsError,
+    LeaseLost,
+    NoSpace,
+    StaleHandle,
+    TooFewServers,
+    WritesLost,
+)
 from gfsprotocol.ids import KIB, MIB
 from tests.client.chunkservers import FakeChunkServer, Fault
 from tests.client.smallcluster import SmallCluster
@@ -193,6 +203,57 @@ async def test_an_idle_session_that_the_server_ends_harms_no_one(small_cluster):
         await file.write(b"more")
     assert await cluster.files.read_bytes("/a") == bytes(MIB + 5) + b"more"
     assert not cluster.files._core.servers._avoided_until
+
+
+@pytest.mark.slow
+async def test_a_sync_after_the_primary_lost_its_power_finds_the_bytes_elsewhere(small_cluster):
+    cluster = await small_cluster()
+    data = os.urandom(MIB + 5)
+    async with await cluster.files.open("/a", "wb") as file:
+        await file.write(data)
+        await file.flush()
+        [primary] = primaries(cluster)
+        primary.lose_power()
+        await file.fsync()
+    assert await cluster.files.read_bytes("/a") == data
+    check_content(cluster, data, cluster.chunk_bytes)
+
+
+@pytest.mark.slow
+async def test_a_sync_after_all_servers_lost_their_power_says_that_bytes_are_lost(small_cluster, expected_logs):
+    cluster = await small_cluster(deadline_seconds=0.5)
+    file = await cluster.files.open("/a", "wb")
+    await file.write(b"synced")
+    await file.fsync()
+    await file.write(b"only written")
+    await file.flush()
+    for server in cluster.fleet.servers.values():
+        server.lose_power()
+    with pytest.raises(WritesLost):
+        await file.fsync()
+    with pytest.raises(WritesLost):
+        await file.close()
+    expected_logs("reports a corrupt replica")
+    with pytest.raises(DataLost):
+        await cluster.files.read_bytes("/a")
+    async with await cluster.files.open("/a", "rb") as file:
+        assert await file.read(100) == b"synced"
+        with pytest.raises(DataLost):
+            await file.read(100)
+        await file.seek(2)
+        assert await file.read(3) == b"nce"
+
+
+@pytest.mark.slow
+async def test_writes_that_were_synced_need_no_one_to_vouch_for_them(small_cluster):
+    cluster = await small_cluster()
+    async with await cluster.files.open("/a", "wb") as file:
+        await file.write(b"synced")
+        await file.fsync()
+        for server in cluster.fleet.servers.values():
+            server.lose_power()
+        await file.write(b" and more")
+    assert await cluster.files.read_bytes("/a") == b"synced and more"
 
 
 @pytest.mark.slow

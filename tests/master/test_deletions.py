@@ -1,9 +1,14 @@
 """Replicas are deleted only while the reason holds; what was said of a freed chunk does not count against the next."""
 
+import pytest
+
 from gfsmaster import operations as op
+from gfsmaster.queries import Queries
 from gfsprotocol import messages as msg
+from gfsprotocol.errors import InvalidArgument, SafeMode
 from tests.conftest import ExpectedLogs
 from tests.master.leading import Harness, leading
+from tests.master.machine import Machine
 from tests.master.test_repair import Cluster
 
 CLIENT = b"c" * 16
@@ -71,6 +76,20 @@ async def test_fault_22_what_a_newer_master_gave_out_is_not_deleted_after_the_br
             assert (await server.beat()).orders == ()
 
 
+async def test_fault_22_a_master_older_than_the_data_gives_out_no_chunk_ids(expected_logs: ExpectedLogs) -> None:
+    """They would be those of chunks that are stored, and the others would become orphans once they are passed."""
+    expected_logs("the brake on deletions was released", "deletions are held back")
+    async with leading() as harness:
+        client = await harness.connect("client", CLIENT)
+        servers = await harness.add_servers(2)
+        made = await harness.change(client, msg.Create(b"/f"))
+        assert isinstance(made, msg.AttributesReply)
+        await servers[0].beat(stored=[(10**6, 1, 10)])
+        await client.call(msg.ReleaseBrake(), 5)
+        with pytest.raises(SafeMode, match="older than the data"):
+            await harness.change(client, msg.AllocateChunk(made.attributes.inode, 0))
+
+
 def test_a_chunk_is_not_taken_for_corrupt_because_of_the_one_before_it_in_its_slot() -> None:
     cluster = Cluster(3, files=1)
     slot = cluster.slots[0]
@@ -111,3 +130,48 @@ def test_reports_of_corruption_take_no_endless_memory() -> None:
     for number in range(5000):
         cluster.fleet.suspect(cluster.servers[0], number % 2000)
     assert len(cluster.fleet.suspects[0]) == 1000
+
+
+def test_everything_in_the_trash_goes_in_records_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    monkeypatch.setattr("gfsmaster.planner.PURGED_ENTRIES_MAX", 3)
+    for number in range(5):
+        machine.do(msg.Create(b"/%d" % number, open=False))
+        machine.do(msg.MoveToTrash(b"/%d" % number))
+    counts = [machine.do(msg.EmptyTrash()) for _ in range(3)]
+    assert counts == [msg.Count(3), msg.Count(2), msg.Count(0)]
+    with pytest.raises(InvalidArgument, match="3 can be removed"):
+        machine.do(msg.EmptyTrash((1, 2, 3, 4)))
+
+
+def test_listings_go_on_although_the_last_entry_seen_is_gone() -> None:
+    cluster = Cluster(1)
+    queries = Queries(cluster.state, cluster.fleet, cluster.machine.planner, lambda _chunk, _version: b"")
+    made = [cluster.machine.attributes(msg.Create(b"/%d" % number)).inode for number in range(5)]
+    first = queries.answer(msg.ListOpen(limit=2), ())
+    assert isinstance(first, msg.OpenFiles)
+    cluster.machine.do(msg.Close(made[1]))
+    rest = queries.answer(msg.ListOpen(first.next, limit=10), ())
+    assert isinstance(rest, msg.OpenFiles)
+    assert [[file.inode for file in page.files] for page in (first, rest)] == [made[:2], made[2:]]
+    assert not rest.next
+    for number in range(5):
+        cluster.machine.do(msg.MoveToTrash(b"/%d" % number))
+    trash = queries.answer(msg.ListTrash(limit=2), ())
+    assert isinstance(trash, msg.Trash)
+    cluster.machine.do(msg.EmptyTrash((made[1],)))
+    left = queries.answer(msg.ListTrash(trash.entries[-1].deleted_ns, limit=10), ())
+    assert isinstance(left, msg.Trash)
+    assert [[entry.inode for entry in page.entries] for page in (trash, left)] == [made[:2], made[2:]]
+
+
+def test_the_open_files_of_others_do_not_end_the_list_of_ones_own() -> None:
+    cluster = Cluster(1)
+    queries = Queries(cluster.state, cluster.fleet, cluster.machine.planner, lambda _chunk, _version: b"")
+    for number in range(3):
+        cluster.machine.do(msg.Create(b"/%d" % number))
+    cluster.machine.do(msg.Mkdir(b"/bob", mode=0o777))
+    own = cluster.machine.attributes(msg.Create(b"/bob/f"), (7, 7)).inode
+    page = queries.answer(msg.ListOpen(limit=2), (7, 7))
+    assert isinstance(page, msg.OpenFiles)
+    assert [file.inode for file in page.files] == [own]
