@@ -6,7 +6,7 @@ from gfsmaster.config import MasterConfig
 
 
 def _run(config: MasterConfig) -> int:
-    from gfsstandby.node import run
+    from gfsstandby.process import run
 
     log_to_stderr(config.log_level)
     return run(config)

@@ -1,4 +1,4 @@
-"""Group commit: at most one commit in flight, in a thread; the next batch collects meanwhile.
+"""Group commit: at most one commit in flight; the next batch collects meanwhile.
 
 Invariants:
 
@@ -11,9 +11,9 @@ Atomic between awaits: ``submit`` and ``reply`` never await, so a record and its
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Final
 
+from gfsmaster.journal import Journal
 from gfsmaster.operations import Record, encode_record, join_records
 from gfsmaster.oplog import Batch, chain
 from gfsprotocol.errors import Busy, StartupError
@@ -25,34 +25,30 @@ BATCH_RECORDS_MAX: Final = 4096
 WAITING_RECORDS_MAX: Final = 65_536
 
 
-class Appender(Protocol):
-    """Where batches become durable; blocks."""
-
-    def append(self, batch: Batch) -> None:
-        """LogFenced if the epoch is over, LogFailed if the outcome is unknown."""
-
-    def renew(self, epoch: int) -> None:
-        """A sign of life; fails like append."""
-
-
 class Committer:
     """Collects records and the replies that wait for them."""
 
     def __init__(
         self,
-        log: Appender,
-        executor: ThreadPoolExecutor,
+        journal: Journal,
         epoch: int,
         sequence: int,
         last_hash: bytes,
         on_start: Callable[[], Callable[[], None]],
+        on_commit: Callable[[Batch], None],
+        acknowledge_early: bool = False,
     ) -> None:
-        """``on_start`` is called when an append begins; what it returns, when that append has succeeded."""
+        """``on_start`` is called when an append begins; what it returns, when that append has succeeded.
+
+        ``on_commit`` gets each batch that is durable. ``acknowledge_early`` is for drills only: answers do not wait,
+        and what they promised is lost with the leader.
+        """
         self._on_start = on_start
-        self._log = log
-        self._executor = executor
+        self._on_commit = on_commit
+        self._acknowledge_early = acknowledge_early
+        self._journal = journal
         self._epoch = epoch
-        self._hash = last_hash
+        self.last_hash = last_hash
         self.submitted = sequence
         self.committed = sequence
         self.failure: StartupError | None = None
@@ -77,7 +73,7 @@ class Committer:
 
     def reply(self, peer: Peer, request_id: int, body: ReplyBody) -> None:
         """Answers as soon as all that was submitted so far is durable."""
-        if self.committed == self.submitted:
+        if self.committed == self.submitted or self._acknowledge_early:
             peer.respond(request_id, body, self.committed)
         else:
             self._parked.append((self.submitted, peer, request_id, body))
@@ -97,13 +93,12 @@ class Committer:
 
     async def run(self) -> None:
         """Commits batch after batch. Ends by raising the failure: LogFenced or LogFailed."""
-        loop = asyncio.get_running_loop()
         while True:
             await self._filled.wait()
             batch = self._next_batch()
             on_success = self._on_start()
             try:
-                await loop.run_in_executor(self._executor, self._log.append, batch)
+                await self._journal.append(batch)
             except StartupError as error:
                 self.failure = error
                 self._parked.clear()
@@ -111,9 +106,10 @@ class Committer:
                 self._idle.set()
                 raise
             on_success()
-            self._hash = batch.hash
+            self.last_hash = batch.hash
             self.committed = batch.last
             self._release()
+            self._on_commit(batch)
 
     def _next_batch(self) -> Batch:
         count = size = 0
@@ -125,7 +121,7 @@ class Committer:
         if not self._records:
             self._filled.clear()
         first, last = self.committed + 1, self.committed + count
-        return Batch(first, last, self._epoch, chain(self._hash, first, last, self._epoch, payload), payload)
+        return Batch(first, last, self._epoch, chain(self.last_hash, first, last, self._epoch, payload), payload)
 
     def _release(self) -> None:
         committed = self.committed

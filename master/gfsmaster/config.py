@@ -1,6 +1,7 @@
 """Settings of a master node."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -49,6 +50,15 @@ class MasterConfig(Settings):
     )
     repairs_per_server: int = Field(4, ge=1, le=64, description="Copies that one chunk server makes at a time.")
     deletions_per_heartbeat: int = Field(500, ge=1, le=10000, description="Chunks deleted per server and heartbeat.")
+    takeover_when_refused: bool = Field(
+        True,
+        description="A leader whose address refuses connections is taken for dead at once; false where proxies answer "
+        "for hosts.",
+    )
+    acknowledge: Literal["durable", "early"] = Field(
+        "durable",
+        description="early answers before the commit, and loses what it has promised when it dies: for drills only.",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @field_validator("masters")

@@ -25,6 +25,8 @@ ORPHANS_BRAKE_MIN: Final = 1000
 ORPHANS_BRAKE_SHARE: Final = 0.25
 VERSION_MAX: Final = 2**31
 """No leader grants so many versions of a chunk: a replica that claims one is damaged."""
+EARLY_MAX: Final = 200_000
+"""Reports of chunks that a standby's log does not have yet, kept for later."""
 SUSPECTS_MAX: Final = 1000
 """Chunks that one server is asked to verify between two heartbeats."""
 
@@ -55,6 +57,8 @@ class Server:
     """Deletions that were sent: order -> chunk."""
     orphans: dict[int, int] = field(default_factory=dict)
     """Replicas of chunks that the namespace does not know: id -> version."""
+    must_report: bool = False
+    """Whether something it said could not be kept: it is to register and report all again."""
     writes: int = 0
     """New chunks placed since the last heartbeat; spreads allocations between heartbeats."""
 
@@ -70,7 +74,12 @@ class Server:
 class Fleet:
     """All chunk servers and where each chunk's replicas are."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, follows: bool = False) -> None:
+        """``follows``: of a standby, whose log may be behind what chunk servers report."""
+        self._follows = follows
+        self._early: dict[int, dict[int, tuple[int, int]]] = {}
+        """Chunk id -> server number -> version and length: chunks that the state does not have yet."""
+        self._early_count = 0
         self._state = state
         self._chunks = state.chunks
         self.servers: list[Server] = []
@@ -87,12 +96,15 @@ class Fleet:
         """Chunks with a replica on some server, alive or not."""
         self.corrupt: dict[int, set[int]] = {}
         self.stale: dict[int, dict[int, int]] = {}
-        self.short: set[tuple[int, int]] = set()
-        """(slot, server number) of replicas once reported shorter than recorded; the second time they are stale."""
+        self.short: dict[tuple[int, int], int] = {}
+        """(slot, server number) of replicas that were reported shorter than recorded -> the length recorded then.
+
+        The report may only be older than the record. One that comes later and is shorter than that is not.
+        """
         self.suspects: dict[int, list[int]] = {}
         """By server number: chunks that it shall verify."""
-        self.versions: dict[int, int] = {}
-        """Chunks that some replica holds in a newer version than the log: the next grant must go beyond it."""
+        self.newer: dict[int, dict[int, int]] = {}
+        """Slot -> server number -> version: replicas newer than the log knows."""
         self.brake = ""
         self._newest = 0
         """The highest chunk id that a server stores and this master has not given out."""
@@ -153,7 +165,27 @@ class Fleet:
         for number in kept:
             self._redeem(slot, self.servers[number])
             self.add(slot, self.servers[number])
-        self.versions.pop(slot, None)
+        self.newer.pop(slot, None)
+
+    def newest_version(self, slot: int) -> int:
+        """The highest version beyond the logged one that a replica has, or 0: grants must go beyond it."""
+        newer = self.newer.get(slot)
+        return max(newer.values()) if newer else 0
+
+    def revise(self, slot: int) -> None:
+        """The log has a new version of the chunk. Of its replicas, those count that were reported with it.
+
+        For a standby, which does not know the members of the grant; the others count again when they are reported.
+        """
+        version = self._chunks.version[slot]
+        reported = self.newer.pop(slot, {})
+        for number in self.sets[self.set_number(slot)]:
+            if reported.get(number, 0) < version:
+                self.remove(slot, self.servers[number])
+                self.stale.setdefault(slot, {})[number] = version - 1
+        newer = {number: found for number, found in reported.items() if found > version}
+        if newer:
+            self.newer[slot] = newer
 
     def forget_chunk(self, slot: int, version: int) -> tuple[list[Server], int]:
         """The chunk was freed: who holds replicas of it, and up to which version they may be deleted.
@@ -165,8 +197,11 @@ class Fleet:
             self.remove(slot, self.servers[number])
         holders.update(self.stale.pop(slot, {}), self.corrupt.pop(slot, ()))
         # The slot's next chunk is another one: nothing that was said of this one may count against it.
-        self.short.difference_update([(slot, server.number) for server in self.servers])
-        return [self.servers[number] for number in sorted(holders)], max(version, self.versions.pop(slot, 0)) + 1
+        for server in self.servers:
+            self.short.pop((slot, server.number), None)
+        highest = max(version, self.newest_version(slot))
+        self.newer.pop(slot, None)
+        return [self.servers[number] for number in sorted(holders)], highest + 1
 
     def delete(self, chunk: int, version: int, servers: Iterable[Server]) -> None:
         """Replicas of the chunk up to this version are to be deleted on these servers."""
@@ -222,12 +257,12 @@ class Fleet:
         server.host, server.port, server.rack = message.host, message.port, message.rack
         server.disks = message.disks
         server.heard = now
-        server.reported = False
+        server.reported = server.must_report = False
         server.seen = bytearray(len(self._chunks.ids))
         server.orphans.clear()
         self._set_alive(server, alive=True)
         server.connected = True
-        if message.highest_chunk > self._chunks.last_id:
+        if message.highest_chunk > self._chunks.last_id and not self._follows:
             self._brake_for_newer(server, message.highest_chunk)
         return server
 
@@ -258,7 +293,7 @@ class Fleet:
                 if chunk <= self._chunks.last_id:
                     server.orphans[chunk] = version
                 else:
-                    self._brake_for_newer(server, chunk)
+                    self._unknown(server, chunk, version, length)
                 continue
             if server.seen is not None and slot < len(server.seen):
                 server.seen[slot] = 1
@@ -282,9 +317,9 @@ class Fleet:
             )
 
     def heartbeat(self, message: msg.Heartbeat, now: float) -> Server | None:
-        """What changed on a server; None if it has not registered."""
+        """What changed on a server; None if it has to register, for the first time or again."""
         server = self.by_id.get(message.server)
-        if server is None:
+        if server is None or server.must_report:
             return None
         server.heard = now
         server.disks = message.disks
@@ -298,8 +333,9 @@ class Fleet:
             elif chunk <= self._chunks.last_id:
                 server.deletions[chunk] = version
             else:
-                self._brake_for_newer(server, chunk)
+                self._unknown(server, chunk, version, length)
         for chunk in message.dropped:
+            self._forget_early(server, chunk)
             server.deletions.pop(chunk, None)
             server.orphans.pop(chunk, None)
             slot = self._chunks.slot_of(chunk)
@@ -325,19 +361,77 @@ class Fleet:
             self.stale.setdefault(slot, {})[server.number] = version
             return
         if length < chunks.length[slot]:
-            if (slot, server.number) in self.short:
-                self.short.discard((slot, server.number))
+            if length < self.short.get((slot, server.number), 0):
+                del self.short[slot, server.number]
                 self.remove(slot, server)
                 self.corrupt.setdefault(slot, set()).add(server.number)
                 return
-            self.short.add((slot, server.number))
+            self.short[slot, server.number] = chunks.length[slot]
             self.suspect(server, chunks.ids[slot])
         else:
-            self.short.discard((slot, server.number))
+            self.short.pop((slot, server.number), None)
         if version > chunks.version[slot]:
-            self.versions[slot] = max(version, self.versions.get(slot, 0))
+            self.newer.setdefault(slot, {})[server.number] = version
         self._redeem(slot, server)
         self.add(slot, server)
+
+    # ------------------------------------------------------------------------------------------------- as a standby
+
+    def _unknown(self, server: Server, chunk: int, version: int, length: int) -> None:
+        """A chunk that the state has never given out."""
+        if not self._follows:
+            self._brake_for_newer(server, chunk)
+        elif self._early_count < EARLY_MAX:
+            reports = self._early.setdefault(chunk, {})
+            self._early_count += server.number not in reports
+            reports[server.number] = (version, length)
+        else:
+            server.must_report = True
+
+    def _forget_early(self, server: Server, chunk: int) -> None:
+        reports = self._early.get(chunk)
+        if reports is not None and reports.pop(server.number, None) is not None:
+            self._early_count -= 1
+            if not reports:
+                del self._early[chunk]
+
+    def catch_up(self) -> None:
+        """The state has gone on: takes what was reported of chunks that it knows now, and of versions that it has."""
+        state = self._state
+        # First what is gone: its slot may belong to another chunk by now.
+        for freed in state.freed:
+            holders, version = self.forget_chunk(freed.slot, freed.version)
+            self.delete(freed.chunk, version, holders)
+        state.freed.clear()
+        for slot in state.revised:
+            if self._chunks.ids[slot]:
+                self.revise(slot)
+        state.revised.clear()
+        if not self._early:
+            return
+        last_id = self._chunks.last_id
+        for chunk in [chunk for chunk in self._early if chunk <= last_id]:
+            reports = self._early.pop(chunk)
+            self._early_count -= len(reports)
+            slot = self._chunks.slot_of(chunk)
+            for number, (version, length) in reports.items():
+                if slot:
+                    self._take(self.servers[number], slot, version, length)
+                else:
+                    self.servers[number].deletions[chunk] = version
+
+    def lead(self) -> None:
+        """The log has been read to its end: what servers report beyond it is nothing that is still to come."""
+        self._follows = False
+        for chunk, reports in self._early.items():
+            for number in reports:
+                self._brake_for_newer(self.servers[number], chunk)
+        self._early.clear()
+        self._early_count = 0
+
+    def follow(self) -> None:
+        """Another node leads from now on."""
+        self._follows = True
 
     # --------------------------------------------------------------------------------------------------- liveness
 

@@ -118,7 +118,7 @@ class Granting:
                 f"a write needs at least {needed}"
             )
         last = self._leases.last(slot)
-        version = 1 + max(recorded, self._fleet.versions.get(slot, 0), last.version if last is not None else 0)
+        version = 1 + max(recorded, self._fleet.newest_version(slot), last.version if last is not None else 0)
         if last is None and now < self._limits.settled_at:
             # The leader before may have granted the next version to other members: it must not be taken for ours.
             version += TAKEOVER_VERSIONS

@@ -10,25 +10,29 @@ Atomic between awaits: everything from a request to its queued record and parked
 import asyncio
 import logging
 import stat
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from gfsmaster import operations as op
-from gfsmaster.commits import Appender, Committer
+from gfsmaster.commits import Committer
 from gfsmaster.config import MasterConfig
-from gfsmaster.fleet import Fleet, Server
+from gfsmaster.fleet import Fleet
 from gfsmaster.granting import Granting, Limits
+from gfsmaster.housekeeping import Housekeeping
+from gfsmaster.journal import Journal
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
+from gfsmaster.oplog import Batch
+from gfsmaster.orders import Orders
 from gfsmaster.planner import Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
+from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
 from gfsmaster.state import State
+from gfsmaster.tailers import Standby, Tailers
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import (
-    AuthenticationFailed,
     Busy,
     GfsError,
     InvalidArgument,
@@ -38,9 +42,9 @@ from gfsprotocol.errors import (
     NotPermitted,
     PermissionDenied,
     StaleHandle,
+    StartupError,
     StateDiverged,
 )
-from gfsprotocol.ids import PURGED_ENTRIES_MAX
 from gfsprotocol.rpc import Peer
 from gfsprotocol.tokens import ReadToken, sign_grant, sign_read
 
@@ -51,16 +55,14 @@ DIGEST_RECORDS: Final = 1000
 READ_TOKEN_SECONDS: Final = 600
 TICK_SECONDS: Final = 0.1
 EXPIRY_SECONDS: Final = 5.0
-SAFE_MODE_COPY_SECONDS: Final = 60.0
-"""Copying harms nothing even on an incomplete picture, so known chunks are not left alone for ever; deleting may."""
-SCAN_SLOTS: Final = 20_000
-RECLAIM_ENTRIES: Final = 1000
-ORDERED_MAX: Final = 100_000
-"""Deletions per server, and copies in all, that are remembered until they are answered."""
 SUMMARY_ENTRIES: Final = 5000
 SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
 """The part of the lease that a leader does not use, against clocks that run at different speeds."""
+
+
+class Resigned(Exception):
+    """The leadership ended as planned: everything is committed, and the epoch was given back."""
 
 
 class Leader:
@@ -71,9 +73,9 @@ class Leader:
         config: MasterConfig,
         clock: Clock,
         token_key: bytes,
+        fleet: Fleet,
         state: State,
-        journal: Appender,
-        executor: ThreadPoolExecutor,
+        journal: Journal,
         epoch: int,
         last_hash: bytes,
         lease_started: float,
@@ -88,24 +90,31 @@ class Leader:
         self._lease_until = 0.0
         self.beat(lease_started)
         self._journal = journal
-        self._executor = executor
-        self.committer = Committer(journal, executor, epoch, state.sequence, last_hash, self._beating)
-        self.fleet = Fleet(state)
+        self.committer = Committer(
+            journal, epoch, state.sequence, last_hash, self._beating, self._committed, config.acknowledge == "early"
+        )
+        self.tailers = Tailers(self.committer, clock, epoch, self._started)
+        self.fleet = fleet
+        fleet.lead()
+        self.registry = Registry(state, fleet, clock)
         self.leases = Leases(config.chunk_lease_seconds)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
+        self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.sign_read)
+        self.housekeeping = Housekeeping(
+            config, state, fleet, self.leases, self.repair, self.orders, self._started, self._record
+        )
         self.planner = Planner(state)
         settled_at = self._started + config.chunk_lease_seconds if epoch > 1 else 0.0
         self.granting = Granting(state, self.fleet, self.leases, Limits(config.min_replicas, settled_at))
         self.queries = Queries(state, self.fleet, self.planner, self.sign_read)
-        self._heard: dict[bytes, float] = {}
-        self._summaries: set[asyncio.Task[None]] = set()
-        self._orders: dict[int, list[msg.Order]] = {}
-        self._order_slots: dict[int, int] = {}
-        self._next_order = 1
+        self._tasks: set[asyncio.Task[None]] = set()
         self._since_digest = 0
-        self._safe_mode = True
-        self._damaged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Gets the exception if a record could not be applied: the end of this leadership, and of the process."""
+        self._hands_over = False
+        """Whether the leadership is being given back: nothing is changed any more."""
+        self._hint = ""
+        """Then: the address of who is to follow."""
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Gets the exception that ends this leadership from inside: Resigned, or that a record could not be applied."""
         self._special: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
             msg.AllocateChunk: self._allocate_chunk,
             msg.RenewLease: self._renew_lease,
@@ -114,6 +123,7 @@ class Leader:
             msg.ClusterStatus: self._cluster_status,
             msg.ReleaseBrake: self._release_brake,
             msg.Summarize: self._summarize,
+            msg.Handover: self._handover,
         }
         self._from_servers: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
             msg.Register: self._register,
@@ -121,6 +131,7 @@ class Leader:
             msg.Heartbeat: self._heartbeat,
             msg.ConfirmGrant: self._confirm_grant,
             msg.ClusterStatus: self._cluster_status,
+            msg.TailLog: self._tail_log,
         }
 
     # -------------------------------------------------------------------------------------------------- the epoch
@@ -133,10 +144,18 @@ class Leader:
         started = self.clock.monotonic()
         return lambda: self.beat(started)
 
+    def _committed(self, batch: Batch) -> None:
+        self.tailers.committed(batch)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether this node may still answer as the leader, by its own monotonic clock."""
+        return self.clock.monotonic() < self._lease_until and not self._ended.done()
+
     @property
     def leads(self) -> bool:
-        """Whether this node may still answer as the leader, by its own monotonic clock."""
-        return self.clock.monotonic() < self._lease_until and not self._damaged.done()
+        """Whether it may change anything as well: not while it hands over."""
+        return not self._hands_over and self.is_valid
 
     @property
     def token_clock_ms(self) -> int:
@@ -147,36 +166,75 @@ class Leader:
         self._record(operations)
 
     async def run(self) -> None:
-        """Commits and keeps house until a failure is raised: LogFenced, LogFailed, or a bug."""
+        """Commits and keeps house until a failure is raised: LogFenced, LogFailed, Resigned, or a bug."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.committer.run())
             tasks.create_task(self._keep_house())
             tasks.create_task(self._renew())
-            tasks.create_task(self._watch_damage())
+            tasks.create_task(self._watch_end())
 
-    async def _watch_damage(self) -> None:
-        await self._damaged
+    async def _watch_end(self) -> None:
+        await self._ended
 
     async def _renew(self) -> None:
         """A sign of life in the log four times a lease; LogFenced tells that another master leads."""
-        loop = asyncio.get_running_loop()
         while True:
-            on_success = self._beating()
-            await loop.run_in_executor(self._executor, self._journal.renew, self.epoch)
-            on_success()
+            if not self._hands_over:
+                on_success = self._beating()
+                await self._journal.renew(self.epoch)
+                on_success()
             await asyncio.sleep(self.config.lease_seconds / 4)
 
     def end(self) -> None:
         """No answer leaves any more; what waits is for the next leader."""
-        for task in self._summaries:
+        for task in self._tasks:
             task.cancel()
+        if self._ended.done() and not self._ended.cancelled():
+            self._ended.exception()  # seen: a group that another failure ended first has not waited for it
+
+    async def hand_over(self, to: str) -> Standby:
+        """Gives the epoch back to a standby that has everything; who that is.
+
+        NotFound if no such standby follows, Busy if it does not catch up in time: then this leadership goes on.
+        """
+        if self._hands_over:
+            raise Busy("the leadership is being handed over already")
+        successor = self.tailers.choose(to)
+        self._hands_over, self._hint = True, successor.address
+        try:
+            async with asyncio.timeout(self.config.lease_seconds / 2):
+                await self.committer.drained()
+                await self.tailers.caught_up(successor)
+        except TimeoutError as error:
+            self._hands_over = False
+            raise Busy(f"{successor.node} does not catch up: the leadership stays here") from error
+        await self._resign(successor.node)
+        return successor
+
+    async def resign(self) -> None:
+        """Commits what was promised and gives the epoch back, to whoever takes it."""
+        self._hands_over = True
+        async with asyncio.timeout(self.config.lease_seconds):
+            await self.committer.drained()
+        await self._resign("")
+
+    async def _resign(self, successor: str) -> None:
+        await self._journal.resign(self.epoch, successor)
+        self.tailers.farewell(successor)
+        self._end_by(Resigned())
+
+    def _end_by(self, reason: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(reason)
 
     # ----------------------------------------------------------------------------------------------------- requests
 
     def handle(self, peer: Peer, request: msg.Request) -> None:
         """Answers a request, or parks the answer until the log has what it reflects."""
-        if not self.leads:
+        if not self.is_valid:
             raise NotLeader(f"{self.config.node} has not renewed its leadership in time")
+        if self._hands_over and not isinstance(request.body, msg.TailLog | msg.Heartbeat):
+            raise NotLeader(f"{self.config.node} has handed over", hint=self._hint)
         try:
             if peer.hello.role == "client":
                 self._client_request(peer, request)
@@ -226,7 +284,7 @@ class Leader:
         if call is None:
             raise InvalidArgument("a change needs a call number")
         self.committer.check_room()
-        self._heard[client] = self.clock.monotonic()
+        self.housekeeping.heard[client] = self.clock.monotonic()
         return self.state.sessions.result(client, call.number, call.retry)
 
     def _now_ns(self) -> int:
@@ -245,9 +303,10 @@ class Leader:
             result = self.state.apply(record)
         except Exception as error:
             # Half applied and not logged: this memory is of no more use, and nothing may be answered from it.
-            self._damaged.set_exception(error)
+            self._end_by(error)
             raise StateDiverged(f"a planned change could not be applied: {type(error).__name__}: {error}") from error
         self.committer.submit(record)
+        self.state.revised.clear()
         if self.state.freed:
             self._free_chunks()
         self._since_digest += 1
@@ -350,7 +409,7 @@ class Leader:
 
     def _renew_lease(self, peer: Peer, request: msg.Request, body: msg.RenewLease) -> None:
         now = self.clock.monotonic()
-        self._heard[peer.hello.name] = now
+        self.housekeeping.heard[peer.hello.name] = now
         inode = self._writable(body.inode, peer.hello.name, request.user)
         slot = self.state.inodes.chunk_at(inode, body.index)
         if not slot or self.state.chunks.ids[slot] != body.chunk:
@@ -408,7 +467,7 @@ class Leader:
     # ---------------------------------------------------------------------------------------------- other requests
 
     def _keep_alive(self, peer: Peer, request: msg.Request, _body: msg.KeepAlive) -> None:
-        self._heard[peer.hello.name] = self.clock.monotonic()
+        self.housekeeping.heard[peer.hello.name] = self.clock.monotonic()
         self.committer.reply(peer, request.id, msg.Done())
 
     def _release_brake(self, peer: Peer, request: msg.Request, _body: msg.ReleaseBrake) -> None:
@@ -418,14 +477,38 @@ class Leader:
             log.warning("the brake on deletions was released by %s; it was: %s", peer.name, self.fleet.brake)
         self.committer.reply(peer, request.id, msg.Count(self.fleet.release_brake()))
 
+    def _handover(self, peer: Peer, request: msg.Request, body: msg.Handover) -> None:
+        if request.user and request.user[0]:
+            raise NotPermitted("only root may hand the leadership over")
+        self._start(self._run_handover(peer, request.id, body.to))
+
+    async def _run_handover(self, peer: Peer, request_id: int, to: str) -> None:
+        try:
+            successor = await self.hand_over(to)
+        except (StartupError, GfsError) as error:
+            if isinstance(error, StartupError):
+                self._end_by(error)
+            peer.respond_error(request_id, error)
+            return
+        log.info("%s handed epoch %d over to %s", self.config.node, self.epoch, successor.node)
+        peer.respond(request_id, msg.HandedOver(successor.node, successor.address))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _tail_log(self, peer: Peer, request: msg.Request, body: msg.TailLog) -> None:
+        if peer.hello.role != "master":
+            raise PermissionDenied("TailLog is for masters")
+        self.tailers.ask(peer, request, body)
+
     def _summarize(self, peer: Peer, request: msg.Request, body: msg.Summarize) -> None:
-        if len(self._summaries) >= SUMMARIES_MAX:
+        if len(self._tasks) >= SUMMARIES_MAX:
             raise Busy(f"{SUMMARIES_MAX} summaries are being made already")
         slot = self.planner.namespace.find(request.user, body.base, body.path)
         summarizer = Summarizer(self.state, request.user, slot, self.planner.namespace.allowed)
-        task = asyncio.create_task(self._run_summary(peer, request.id, summarizer))
-        self._summaries.add(task)
-        task.add_done_callback(self._summaries.discard)
+        self._start(self._run_summary(peer, request.id, summarizer))
 
     async def _run_summary(self, peer: Peer, request_id: int, summarizer: Summarizer) -> None:
         try:
@@ -458,7 +541,7 @@ class Leader:
             self.config.address,
             self.state.sequence,
             self.committer.committed,
-            self._safe_mode,
+            self.housekeeping.safe_mode,
             self.fleet.brake,
             len(self.state.inodes),
             len(self.state.chunks),
@@ -471,6 +554,7 @@ class Leader:
             servers,
             self.state.inodes.replication(1),
             round(now - self._started, 3),
+            self.tailers.status(),
         )
 
     def _cluster_status(self, peer: Peer, request: msg.Request, _body: msg.ClusterStatus) -> None:
@@ -479,166 +563,52 @@ class Leader:
     # ------------------------------------------------------------------------------------------------ chunk servers
 
     def _register(self, peer: Peer, request: msg.Request, body: msg.Register) -> None:
-        if body.cluster and body.cluster != self.state.cluster:
-            log.error("%s belongs to cluster %s, not to this one", peer.name, body.cluster.hex())
-            raise AuthenticationFailed(
-                f"chunk server {body.host}:{body.port} belongs to cluster {body.cluster.hex()}, "
-                f"this is cluster {self.state.cluster.hex()}"
-            )
         if body.highest_epoch > self.epoch:
             raise NotLeader(f"chunk server {body.host}:{body.port} has seen epoch {body.highest_epoch}")
-        server = self.fleet.register(body, self.clock.monotonic())
-        peer.state = server
+        self.registry.register(peer, body)
         if self.fleet.brake:
             log.error("deletions are held back: %s", self.fleet.brake)
-        log.info("chunk server %s:%d registered with %d disks", body.host, body.port, len(body.disks))
         reply = msg.Registered(self.state.cluster, self.epoch, self.token_clock_ms, self.config.heartbeat_seconds)
         self.committer.reply(peer, request.id, reply)
 
     def _chunk_report(self, peer: Peer, request: msg.Request, body: msg.ChunkReport) -> None:
-        server = self.fleet.by_id.get(body.server)
-        if server is not None:
-            self.fleet.report(server, body.replicas, body.last)
-            if body.last:
-                log.info("chunk server %s:%d reported %d replicas", server.host, server.port, server.chunks)
+        self.registry.report(body)
         self.committer.reply(peer, request.id, msg.Done())
 
     def _heartbeat(self, peer: Peer, request: msg.Request, body: msg.Heartbeat) -> None:
-        server = self.fleet.heartbeat(body, self.clock.monotonic())
-        if server is None:
-            reply = msg.Orders(self.epoch, self.token_clock_ms, (), report_again=True)
-        else:
-            peer.state = server
-            for chunk in body.corrupt:
-                log.warning("chunk server %s:%d has a corrupt replica of chunk %d", server.host, server.port, chunk)
+        server = self.registry.heartbeat(peer, body)
+        orders: tuple[msg.Order, ...] = ()
+        if server is not None:
             for result in body.finished:
-                self._order_finished(server, result)
-            if self._withdraw_deletions(server):
-                reply = msg.Orders(self.epoch, self.token_clock_ms, (), report_again=True)
+                if result.error:
+                    log.warning(
+                        "chunk server %s:%d could not carry out an order: %s", server.host, server.port, result.error
+                    )
+                self.orders.finished(server, result, self.clock.monotonic())
+            if self.orders.withdraw(server):
+                server = None
             else:
-                reply = msg.Orders(self.epoch, self.token_clock_ms, self._orders_for(server))
+                orders = self.orders.take(server, self.housekeeping.may_delete)
+        reply = msg.Orders(self.epoch, self.token_clock_ms, orders, report_again=server is None)
         self.committer.reply(peer, request.id, reply)
 
     def disconnected(self, peer: Peer) -> None:
         """A connection ended."""
-        if isinstance(peer.state, Server):
-            log.info("lost the connection to chunk server %s:%d", peer.state.host, peer.state.port)
-            self.fleet.lost_connection(peer.state)
-
-    def _order_number(self) -> int:
-        self._next_order += 1
-        return self._next_order
-
-    def _order_finished(self, server: Server, result: msg.OrderResult) -> None:
-        slot = self._order_slots.pop(result.order, 0)
-        deleted = server.ordered.pop(result.order, 0)
-        if deleted and not result.error:
-            server.deletions.pop(deleted, None)
-        if result.error:
-            log.warning("chunk server %s:%d could not carry out an order: %s", server.host, server.port, result.error)
-        if slot:
-            self.repair.finished(slot, result.error, self.clock.monotonic())
-
-    def _withdraw_deletions(self, server: Server) -> bool:
-        """Gives up deletions whose reason is gone, for other replicas were lost since they were decided.
-
-        Returns whether good replicas are among them: they count no more, so the server has to report them again.
-        """
-        withdrawn = [
-            chunk
-            for chunk in list(server.deletions)[: self.config.deletions_per_heartbeat]
-            if not self.repair.may_be_deleted(chunk, server)
-        ]
-        for chunk in withdrawn:
-            del server.deletions[chunk]
-        return any(not self.fleet.is_bad(self.state.chunks.slot_of(chunk), server) for chunk in withdrawn)
-
-    def _orders_for(self, server: Server) -> tuple[msg.Order, ...]:
-        orders = self._orders.pop(server.number, [])
-        orders += [msg.VerifyOrder(self._order_number(), chunk) for chunk in self.fleet.suspects.pop(server.number, [])]
-        if not self._safe_mode and not self.fleet.brake:
-            for chunk in list(server.deletions)[: self.config.deletions_per_heartbeat]:
-                # Kept until the server says that the chunk is gone; one that it cannot delete holds up no other.
-                version = server.deletions[chunk] = server.deletions.pop(chunk)
-                number = self._order_number()
-                server.ordered[number] = chunk
-                orders.append(msg.DeleteOrder(number, chunk, version))
-            while len(server.ordered) > ORDERED_MAX:
-                del server.ordered[next(iter(server.ordered))]
-            server.deletions |= server.orphans if server.reported else {}
-            if server.reported:
-                server.orphans.clear()
-        return tuple(orders)
+        self.tailers.disconnected(peer)
+        self.registry.disconnected(peer)
 
     # -------------------------------------------------------------------------------------------------- housekeeping
 
     async def _keep_house(self) -> None:
-        """Everything that time brings: dead servers, repair, expiry, reclaiming."""
         loop = asyncio.get_running_loop()
         next_expiry = loop.time()
         while True:
             await asyncio.sleep(TICK_SECONDS / 5 if self.state.doomed else TICK_SECONDS)
-            if self.leads:
-                self._tick(self.clock.monotonic())
-                if loop.time() >= next_expiry:
-                    next_expiry = loop.time() + EXPIRY_SECONDS
-                    self._expire(self.clock.monotonic())
-
-    def _tick(self, now: float) -> None:
-        for server in self.fleet.tick(now, self.config.server_silent_seconds):
-            log.warning("chunk server %s:%d is dead: its chunks are copied from elsewhere", server.host, server.port)
-            self._orders.pop(server.number, None)
-        self.leases.tick(now)
-        self._check_safe_mode()
-        if not self._safe_mode or now - self._started > SAFE_MODE_COPY_SECONDS:
-            self._repair(now)
-        if self.state.doomed and self.committer.submitted - self.committer.committed < DIGEST_RECORDS:
-            self._record((op.Reclaim(RECLAIM_ENTRIES),))
-
-    def _check_safe_mode(self) -> None:
-        if not self._safe_mode:
-            return
-        chunks = len(self.state.chunks)
-        reported = all(server.reported for server in self.fleet.connected())
-        if (
-            self.fleet.located >= self.config.safe_mode_ratio * chunks
-            and reported
-            and (self.fleet.servers or not chunks)
-        ):
-            self._safe_mode = False
-            log.info("safe mode is over: %d of %d chunks are located", self.fleet.located, chunks)
-
-    def _repair(self, now: float) -> None:
-        self.repair.scan(SCAN_SLOTS, now)
-        for copy in self.repair.plan(now, limit=64):
-            number = self._order_number()
-            self._order_slots[number] = copy.slot
-            while len(self._order_slots) > ORDERED_MAX:
-                del self._order_slots[next(iter(self._order_slots))]
-            token = self.sign_read(copy.chunk, copy.version)
-            sources = tuple(source.address for source in copy.sources)
-            order = msg.ReplicateOrder(number, copy.chunk, copy.version, sources, token)
-            self._orders.setdefault(copy.target.number, []).append(order)
-        if self._safe_mode or self.fleet.brake:
-            return
-        for removal in self.repair.removals(SCAN_SLOTS, now):
-            # From here on it counts no more, or the next look might choose another of the same chunk as well.
-            self.fleet.remove(self.state.chunks.slot_of(removal.chunk), removal.server)
-            self.fleet.delete(removal.chunk, removal.version, [removal.server])
-
-    def _expire(self, now: float) -> None:
-        expired = [
-            self.state.inodes.ids[slot]
-            for slot, item in self.state.trash.items()
-            if item.expires_ns <= self.clock.time_ns()
-        ]
-        if expired:
-            self._record((op.PurgeTrash(tuple(expired[:PURGED_ENTRIES_MAX])),))
-        silent = now - self.config.client_silent_seconds
-        for client in self.state.writers.clients():
-            if self._heard.setdefault(client, now) < silent:
-                log.warning("client %s is gone: its open files are closed as they stand", client.hex())
-                self._record((op.CloseClient(client),))
-                del self._heard[client]
-        if len(self._heard) > 10_000:
-            self._heard = {client: heard for client, heard in self._heard.items() if heard >= silent}
+            if not self.leads:
+                continue
+            now = self.clock.monotonic()
+            self.tailers.tick(self.config.lease_seconds / 4)
+            self.housekeeping.tick(now, self.committer.submitted - self.committer.committed < DIGEST_RECORDS)
+            if loop.time() >= next_expiry:
+                next_expiry = loop.time() + EXPIRY_SECONDS
+                self.housekeeping.expire(now, self.clock.time_ns())

@@ -16,21 +16,30 @@ and the process that asked must stop leading (``LogFailed``); it is never tried 
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from blake3 import blake3
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from gfsmaster.databases import open_database, reason
 from gfsmaster.operations import LOG_FORMAT
-from gfsprotocol.errors import ConfigurationError, ForeignStore, LogDamaged, LogFailed, LogFenced, UnsupportedFormat
+from gfsprotocol.errors import (
+    ConfigurationError,
+    ForeignStore,
+    LogDamaged,
+    LogFailed,
+    LogFenced,
+    LogLocked,
+    UnsupportedFormat,
+)
 
 SCHEMA_FORMAT: Final = "gfs operation log 1"
 _NUMBERS: Final = struct.Struct("<QQQ")
 GENESIS_HASH: Final = bytes(32)
-READ_ROWS: Final = 256
+READ_ROWS: Final = 1024
+READ_BYTES: Final = 4 << 20
 
 _metadata = sa.MetaData()
 _meta = sa.Table(
@@ -47,6 +56,7 @@ _leadership = sa.Table(
     sa.Column("holder", sa.String(256), nullable=False),
     sa.Column("address", sa.String(256), nullable=False),
     sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("process", sa.String(256), nullable=False),
 )
 _log = sa.Table(
     "log",
@@ -77,17 +87,39 @@ class Batch:
 
 @dataclass(slots=True, frozen=True)
 class Leadership:
-    """Who leads; ``beat`` rises with every sign of life, ``holder`` is empty after a planned end."""
+    """Who leads; ``beat`` rises with every sign of life.
+
+    After a planned end ``holder`` is empty and ``address`` the name of the node that is to follow, if one was chosen.
+    """
 
     epoch: int
     holder: str
     address: str
     beat: int
+    process: str = ""
+    """Which process that is, see :mod:`gfsmaster.processes`."""
 
 
 def chain(previous: bytes, first: int, last: int, epoch: int, payload: bytes) -> bytes:
     """The hash of a row."""
     return blake3(previous + _NUMBERS.pack(first, last, epoch) + payload).digest()
+
+
+def check_chain(batch: Batch, after: int, previous: bytes, where: str) -> None:
+    """LogDamaged unless the batch follows record ``after``, and its hash the hash ``previous``."""
+    named = f"records {batch.first} to {batch.last} of {where}"
+    if batch.first != after + 1 or batch.last < batch.first:
+        raise LogDamaged(f"{named} do not follow record {after}: records are missing")
+    if chain(previous, batch.first, batch.last, batch.epoch, batch.payload) != batch.hash:
+        raise LogDamaged(f"{named} are damaged: their hash is wrong. Nothing was changed; restore the journal")
+
+
+def _shown(url: str) -> str:
+    """A URL without its password, if it can be told which part that is."""
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return url
 
 
 class OperationLog:
@@ -98,13 +130,11 @@ class OperationLog:
         self._node = node
         try:
             parsed = sa.make_url(url)
-            self._engine = sa.create_engine(parsed, **_engine_options(parsed))
+            self._database = open_database(parsed)
         except (SQLAlchemyError, ImportError) as error:
-            raise ConfigurationError(f"the journal '{url}' cannot be used: {_reason(error)}") from error
+            raise ConfigurationError(f"the journal '{_shown(url)}' cannot be used: {reason(error)}") from error
+        self._engine = self._database.engine
         self._where = parsed.database or url
-        if parsed.get_backend_name() == "sqlite":
-            sa.event.listen(self._engine, "connect", _configure_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -134,39 +164,50 @@ class OperationLog:
                     )
                 return connection.execute(sa.select(sa.func.count()).select_from(_log)).scalar() == 0
         except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be used: {_reason(error)}") from error
+            raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
     def _create(self) -> None:
         with self._engine.begin() as connection:
             _metadata.create_all(connection)
             connection.execute(_meta.insert(), [{"name": "format", "value": SCHEMA_FORMAT}])
-            connection.execute(_leadership.insert(), [{"id": 1, "epoch": 0, "holder": "", "address": "", "beat": 0}])
+            nobody = {"id": 1, "epoch": 0, "holder": "", "address": "", "beat": 0, "process": ""}
+            connection.execute(_leadership.insert(), [nobody])
 
     def leadership(self) -> Leadership:
         """Who leads now."""
         try:
             with self._engine.connect() as connection:
-                row = connection.execute(
-                    sa.select(_leadership.c.epoch, _leadership.c.holder, _leadership.c.address, _leadership.c.beat)
-                ).one()
+                row = connection.execute(sa.select(_leadership)).one()
         except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be read: {_reason(error)}") from error
-        return Leadership(row.epoch, row.holder, row.address, row.beat)
+            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
+        return Leadership(row.epoch, row.holder, row.address, row.beat, row.process)
 
     def campaign(self, seen: Leadership, address: str) -> Leadership | None:
         """Takes the next epoch if nothing has changed since ``seen``; None if someone was faster, or lives."""
+        won = Leadership(seen.epoch + 1, self._node, address, seen.beat + 1, self._database.identity)
         statement = (
             sa.update(_leadership)
             .where(_leadership.c.id == 1, _leadership.c.epoch == seen.epoch, _leadership.c.beat == seen.beat)
-            .values(epoch=seen.epoch + 1, holder=self._node, address=address, beat=seen.beat + 1)
+            .values(epoch=won.epoch, holder=won.holder, address=won.address, beat=won.beat, process=won.process)
         )
         try:
             with self._engine.begin() as connection:
+                self._database.limit_wait(connection)
                 if connection.execute(statement).rowcount != 1:
                     return None
         except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be written: {_reason(error)}") from error
-        return Leadership(seen.epoch + 1, self._node, address, seen.beat + 1)
+            if self._database.is_locked(error):
+                raise LogLocked(f"the journal {self._where} is locked by another process") from error
+            raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
+        return won
+
+    def end_holder(self, holder: Leadership) -> str:
+        """Ends what holds the log's lock for a leader that has stopped; what was done, for people.
+
+        With SQLite the very process that is named in the leadership row, if it runs on this host; with PostgreSQL the
+        leader's connections.
+        """
+        return self._database.end(holder.process)
 
     def renew(self, epoch: int) -> None:
         """One more beat. LogFenced if the epoch is over."""
@@ -193,75 +234,50 @@ class OperationLog:
                         },
                     )
         except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be written: {_reason(error)}") from error
+            raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
 
-    def resign(self, epoch: int) -> None:
-        """A planned end: the next master need not wait for the lease."""
+    def resign(self, epoch: int, successor: str = "") -> None:
+        """A planned end: the next master need not wait for the lease, nor the node ``successor`` for the others."""
         statement = (
             sa.update(_leadership)
             .where(_leadership.c.id == 1, _leadership.c.epoch == epoch, _leadership.c.holder == self._node)
-            .values(holder="", address="", beat=_leadership.c.beat + 1)
+            .values(holder="", address=successor, beat=_leadership.c.beat + 1)
         )
         try:
             with self._engine.begin() as connection:
                 connection.execute(statement)
         except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be written: {_reason(error)}") from error
+            raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
 
-    def read(self, after: int, previous: bytes) -> Iterator[Batch]:
-        """The rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
+    def read(self, after: int, previous: bytes) -> list[Batch]:
+        """Rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
 
-        LogDamaged names the first records that cannot be trusted; LogFailed says that the database cannot be reached.
+        Empty if there are none; else the first ones, up to READ_ROWS or READ_BYTES. LogDamaged names the first records
+        that cannot be trusted; LogFailed says that the database cannot be reached.
         """
-        while rows := self._rows(after):
-            for batch in rows:
-                where = f"records {batch.first} to {batch.last} of {self._where}"
-                if batch.first != after + 1 or batch.last < batch.first:
-                    raise LogDamaged(f"{where} do not follow record {after}: records are missing")
-                if chain(previous, batch.first, batch.last, batch.epoch, batch.payload) != batch.hash:
-                    raise LogDamaged(
-                        f"{where} are damaged: their hash is wrong. Nothing was changed; restore the journal"
-                    )
-                yield batch
-                after, previous = batch.last, batch.hash
+        batches = self._rows(after)
+        for batch in batches:
+            check_chain(batch, after, previous, self._where)
+            after, previous = batch.last, batch.hash
+        return batches
 
     def _rows(self, after: int) -> list[Batch]:
         statement = sa.select(_log).where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)
         try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(statement).all()
+            with self._engine.connect().execution_options(stream_results=True) as connection:
+                rows, size = [], 0
+                for row in connection.execute(statement):
+                    rows.append(row)
+                    size += len(row.payload)
+                    if size >= READ_BYTES:
+                        break
         except OperationalError as error:
-            raise LogFailed(f"the journal {self._where} cannot be read: {_reason(error)}") from error
+            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
         except SQLAlchemyError as error:
             raise LogDamaged(
-                f"the journal {self._where} cannot be read after record {after}: {_reason(error)}"
+                f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
             ) from error
         return [Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)) for row in rows]
 
 
-def _engine_options(url: sa.URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": 5.0, "check_same_thread": False}}
-    return {"pool_pre_ping": True}
-
-
-def _configure_sqlite(connection: Any, _record: object) -> None:
-    """Durable commits, and transactions that we begin ourselves."""
-    connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # Deferred: readers take no lock that a writer waits for, and our writing transactions write first of all, so none
-    # has to turn a read lock into a write lock.
-    connection.exec_driver_sql("BEGIN")
-
-
-def _reason(error: BaseException) -> str:
-    """A database error in one line."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
-
-
-__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain"]
+__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain"]

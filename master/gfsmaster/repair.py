@@ -110,7 +110,7 @@ class Repair:
         removals = [Removal(chunk, found, fleet.servers[number]) for number, found in fleet.stale.get(slot, {}).items()]
         removals += [Removal(chunk, version, fleet.servers[number]) for number in fleet.corrupt.get(slot, ())]
         holders = sorted(fleet.holders(slot), key=lambda server: server.free_bytes)
-        highest = max(version, fleet.versions.get(slot, 0))
+        highest = max(version, fleet.newest_version(slot))
         removals += [Removal(chunk, highest, server) for server in holders[: len(holders) - wanted]]
         return removals
 

@@ -63,6 +63,8 @@ class State:
         """Directories cut off the tree whose content is still to be reclaimed."""
         self.freed: list[FreedChunk] = []
         """Output: chunks freed since whoever applies records last emptied it."""
+        self.revised: list[int] = []
+        """Output: slots of chunks that got a new version since then."""
         self._sum = StateDigestSum(self._hash_inode, self._hash_chunk)
         self._handlers: dict[type, Callable[[Any], ReplyBody]] = {
             op.Genesis: self._genesis,
@@ -439,6 +441,7 @@ class State:
         self._sum.touch_chunk(chunk)
         self.chunks.version[chunk] = operation.version
         self.chunks.cuts.pop(chunk, None)
+        self.revised.append(chunk)
         return _DONE
 
     def _record_lengths(self, operation: op.RecordLengths) -> ReplyBody:

@@ -6,9 +6,12 @@ the simulator use :func:`memory_pair` and a clock of their own.
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Final, Protocol
 
 from gfsprotocol.errors import ConnectionLost
+
+REFUSED: Final = "refused"
+"""Hint of a ConnectionLost when no one listens at the address that was dialled."""
 
 
 class Clock(Protocol):

@@ -22,7 +22,7 @@
     │   └── VersionMismatch, AuthenticationFailed
     └── StartupError              the process cannot start, or must stop: a person has to look
         ├── ConfigurationError, DirectoryInUse, AddressInUse, ForeignStore, UnsupportedFormat
-        └── LogDamaged, LogFenced, LogFailed, StateDiverged, DiskFailed
+        └── LogDamaged, LogFenced, LogFailed, LogLocked, StateDiverged, DiskFailed
 
 ``kind`` answers the question that replication asks of each failure (after toydb's ``is_deterministic``): a
 deterministic error is a result like any other; a retryable one may succeed elsewhere or later; a fatal one stops
@@ -460,6 +460,13 @@ class LogFailed(StartupError):
     """The operation log could not be written, and the outcome is not known."""
 
     code = 508
+    exit_code = 58
+
+
+class LogLocked(LogFailed):
+    """Another process holds a lock in the operation log's database."""
+
+    code = 511
     exit_code = 58
 
 

@@ -60,6 +60,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     call: Call | None = None
     minimum_sequence: int = 0
     """Answer only from a state that contains the log up to here."""
+    at_standby: bool = False
+    """A standby may answer, if its state contains that."""
 
 
 class Response(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):
@@ -436,6 +438,28 @@ class ReleaseBrake(msgspec.Struct, array_like=True, frozen=True, tag=147, gc=Fal
     """The operator has looked: held-back deletions may go on. uid 0 only. Reply: Count."""
 
 
+class Handover(msgspec.Struct, array_like=True, frozen=True, tag=148, gc=False):
+    """A planned change of the leader. uid 0 only. Reply: HandedOver, when the leader has given its epoch back."""
+
+    to: str = ""
+    """The node that is to follow; empty for the one that is nearest."""
+
+
+# ------------------------------------------------------------------------------------------------- requests: master
+
+
+class TailLog(msgspec.Struct, array_like=True, frozen=True, tag=170, gc=False):
+    """A standby asks the leader for what follows record ``after``.
+
+    Reply: LogTail, as soon as there is something, or after a while with nothing. It is also how the leader knows its
+    standbys, and how these know that it lives.
+    """
+
+    node: str
+    address: str
+    after: int
+
+
 # ------------------------------------------------------------------------------------------- requests: chunk server
 
 
@@ -624,6 +648,14 @@ class ServerStatus(Wire, frozen=True):
     disks: tuple[DiskUsage, ...]
 
 
+class StandbyStatus(Wire, frozen=True):
+    node: str
+    address: str
+    sequence: int
+    """The last record that it has applied, as it said when it was last heard."""
+    silent_seconds: float
+
+
 class Status(msgspec.Struct, array_like=True, frozen=True, tag=213, gc=False):
     cluster: bytes
     node: str
@@ -647,6 +679,10 @@ class Status(msgspec.Struct, array_like=True, frozen=True, tag=213, gc=False):
     servers: tuple[ServerStatus, ...]
     replication: int = 3
     uptime_seconds: float = 0.0
+    standbys: tuple[StandbyStatus, ...] = ()
+    """As the leader hears of them."""
+    lag_ms: int = 0
+    """Of a standby: how long ago it last had all that the leader had committed; 0 while it has."""
 
 
 class TrashReply(msgspec.Struct, array_like=True, frozen=True, tag=214, gc=False):
@@ -669,6 +705,39 @@ class Orders(msgspec.Struct, array_like=True, frozen=True, tag=221, gc=False):
     orders: tuple[Order, ...]
     report_again: bool = False
     """The master does not know this server (any more): register and report all chunks."""
+
+
+class LogBatch(Wire, frozen=True):
+    """A row of the operation log, see docs/formats.md."""
+
+    first: int
+    last: int
+    epoch: int
+    hash: bytes
+    payload: bytes
+
+
+class LogTail(msgspec.Struct, array_like=True, frozen=True, tag=222, gc=False):
+    """What a standby gets from the leader. What is missing between its state and the batches it reads from the log."""
+
+    epoch: int
+    committed: int
+    token_clock_ms: int
+    batches: tuple[LogBatch, ...] = ()
+    successor: str = ""
+    """The leader has given its epoch back, in favour of this node."""
+
+
+class HandedOver(msgspec.Struct, array_like=True, frozen=True, tag=223, gc=False):
+    node: str
+    address: str
+
+
+class Leading(msgspec.Struct, array_like=True, frozen=True, tag=180, gc=False):
+    """Notice to chunk servers: this master has begun to lead. They send a heartbeat at once."""
+
+    epoch: int
+    token_clock_ms: int
 
 
 RequestBody = (
@@ -708,6 +777,8 @@ RequestBody = (
     | ClusterStatus
     | StatSpace
     | ReleaseBrake
+    | Handover
+    | TailLog
     | Register
     | ChunkReport
     | Heartbeat
@@ -731,6 +802,8 @@ ReplyBody = (
     | Status
     | Registered
     | Orders
+    | LogTail
+    | HandedOver
 )
-NoticeBody = Done
+NoticeBody = Done | Leading
 Message = Hello | Proof | Request | Response | Notice

@@ -1,12 +1,14 @@
 """The control channel over an aiohttp WebSocket: the real thing behind :class:`gfsprotocol.channel.Channel`."""
 
 import asyncio
+import errno
 import logging
 
 import aiohttp
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gfsprotocol.channel import REFUSED
 from gfsprotocol.codec import FRAME_BYTES_MAX
 from gfsprotocol.errors import ConnectionLost, RemoteProtocolError
 
@@ -83,7 +85,8 @@ async def dial(session: aiohttp.ClientSession, address: str, connect_seconds: fl
     except aiohttp.WSServerHandshakeError as error:
         raise ConnectionLost(f"{address} is not a master: it answers HTTP status {error.status}") from error
     except (aiohttp.ClientConnectorError, aiohttp.ClientOSError) as error:
-        raise ConnectionLost(f"{address}: {error.strerror or error}") from error
+        hint = REFUSED if error.errno == errno.ECONNREFUSED else ""
+        raise ConnectionLost(f"{address}: {error.strerror or error}", hint) from error
     except aiohttp.ClientError as error:
         raise ConnectionLost(f"{address}: {error}") from error
     return WebSocketChannel(socket, address)

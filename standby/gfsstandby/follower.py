@@ -1,54 +1,83 @@
-"""Following the operation log: reads what was committed and applies it to a state machine of our own.
+"""Following the operation log: applies what was committed to a state machine of our own, and hears chunk servers.
 
-The same ``State.apply`` as everywhere; a record that gives another result than the leader had (an id, a digest) stops
-the node with ``StateDiverged`` at that record, long before it could matter in a failover.
+Batches come pushed by the leader, and from the log whatever is missing between; both are checked against the hash
+chain. The same ``State.apply`` as everywhere: a record that gives another result than the leader had (an id, a digest)
+stops the node with ``StateDiverged`` at that record, long before it could matter in a failover.
 """
 
 import asyncio
 import gc
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
+from gfsmaster.fleet import Fleet
+from gfsmaster.journal import Journal
 from gfsmaster.operations import decode_records
-from gfsmaster.oplog import GENESIS_HASH, Batch, OperationLog
+from gfsmaster.oplog import GENESIS_HASH, Batch, check_chain
+from gfsmaster.registry import Registry
 from gfsmaster.state import State
+from gfsprotocol.channel import Clock
 from gfsprotocol.errors import LogDamaged
 
-BATCHES_PER_TURN = 16
-RECORDS_PER_TURN = 2000
+RECORDS_PER_TURN: Final = 500
 
 
 class Follower:
-    """``state`` is what the log makes of it up to ``state.sequence``; ``last_hash`` ends its chain there."""
+    """``state`` is what the log makes of it up to ``state.sequence``; ``last_hash`` ends its chain there.
 
-    def __init__(self, journal: OperationLog, executor: ThreadPoolExecutor) -> None:
+    Atomic between awaits: applying up to RECORDS_PER_TURN records, and then taking the reports that waited for them.
+    """
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self.on_applied: Callable[[], None] = lambda: None
+        """Called when records were applied."""
         self._journal = journal
-        self._executor = executor
-        self.state = State()
-        self.last_hash = GENESIS_HASH
-        self.epoch = 0
+        self._clock = clock
+        self._applying = asyncio.Lock()
+        self.is_ready = False
+        """Whether the log was once read to its end: until then reports of chunks would mean little."""
+        self._begin(State(), GENESIS_HASH, 0)
+
+    def _begin(self, state: State, last_hash: bytes, epoch: int) -> None:
+        self.state = state
+        self.last_hash = last_hash
+        self.epoch = epoch
+        self.fleet = Fleet(state, follows=True)
+        self.registry = Registry(state, self.fleet, self._clock)
+
+    def adopt(self, state: State, fleet: Fleet, last_hash: bytes, epoch: int) -> None:
+        """Goes on with what a leader had whose every record is in the log."""
+        self._begin(state, last_hash, epoch)
+        self.fleet = fleet
+        fleet.follow()
+        self.registry = Registry(state, fleet, self._clock)
+        self.is_ready = True
 
     async def catch_up(self) -> int:
         """Applies all that is committed now; returns how many records that were.
 
         LogDamaged, StateDiverged or UnsupportedFormat name the record that cannot be applied; the state is of no more
-        use then. The event loop gets its turn every few thousand records.
+        use then. LogFailed: the log cannot be reached now.
         """
-        loop = asyncio.get_running_loop()
-        before = self.state.sequence
-        batches = self._journal.read(self.state.sequence, self.last_hash)
-        while found := await loop.run_in_executor(self._executor, self._take, batches):
-            for batch in found:
-                await self._apply(batch)
-        if self.state.sequence - before > RECORDS_PER_TURN:
-            gc.freeze()
-        return self.state.sequence - before
+        async with self._applying:
+            before = self.state.sequence
+            while batches := await self._journal.read(self.state.sequence, self.last_hash):
+                for batch in batches:
+                    await self._apply(batch)
+            if self.state.sequence - before > RECORDS_PER_TURN and not self.is_ready:
+                gc.freeze()
+            self.is_ready = self.is_ready or self.state.sequence > 0
+            return self.state.sequence - before
 
-    @staticmethod
-    def _take(batches: Iterator[Batch]) -> list[Batch]:
-        return [batch for _, batch in zip(range(BATCHES_PER_TURN), batches, strict=False)]
+    async def take(self, batches: list[Batch]) -> None:
+        """Applies what the leader has pushed, as far as it follows on what is here; LogDamaged if it contradicts it."""
+        async with self._applying:
+            for batch in batches:
+                if batch.first == self.state.sequence + 1:
+                    check_chain(batch, self.state.sequence, self.last_hash, "the leader's log")
+                    await self._apply(batch)
 
     async def _apply(self, batch: Batch) -> None:
         try:
@@ -57,10 +86,18 @@ class Follower:
             raise LogDamaged(f"records {batch.first} to {batch.last} cannot be decoded: {error}") from error
         if len(records) != batch.last - batch.first + 1:
             raise LogDamaged(f"records {batch.first} to {batch.last} are {len(records)} records")
+        cancelled: asyncio.CancelledError | None = None
         for number, record in enumerate(records, start=1):
             self.state.apply(record)
-            if number % RECORDS_PER_TURN == 0:
-                await asyncio.sleep(0)
-        self.state.freed.clear()
+            if number % RECORDS_PER_TURN == 0 and cancelled is None:
+                self.fleet.catch_up()
+                try:
+                    await asyncio.sleep(0)
+                except asyncio.CancelledError as error:
+                    cancelled = error  # half a batch is no place from which the log could be read on
+        self.fleet.catch_up()
         self.last_hash = batch.hash
         self.epoch = batch.epoch
+        self.on_applied()
+        if cancelled is not None:
+            raise cancelled

@@ -2,15 +2,14 @@
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gfsmaster import operations as op
 from gfsmaster.config import MasterConfig
+from gfsmaster.fleet import Fleet
 from gfsmaster.leader import Leader
-from gfsmaster.oplog import GENESIS_HASH, Batch
+from gfsmaster.oplog import GENESIS_HASH, Batch, Leadership
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol import rpc
@@ -38,20 +37,33 @@ class HeldLog:
     """Batches become durable while ``open`` is set; ``failure`` makes the next append fail."""
 
     def __init__(self) -> None:
-        self.open = threading.Event()
+        self.open = asyncio.Event()
         self.open.set()
         self.failure: StartupError | None = None
         self.batches: list[Batch] = []
+        self.successors: list[str] = []
 
-    def append(self, batch: Batch) -> None:
-        if not self.open.wait(10):
-            raise AssertionError("the log was never opened")
+    async def append(self, batch: Batch) -> None:
+        async with asyncio.timeout(10):
+            await self.open.wait()
         if self.failure is not None:
             raise self.failure
         self.batches.append(batch)
 
-    def renew(self, epoch: int) -> None:
+    async def renew(self, epoch: int) -> None:
         """Always succeeds."""
+
+    async def resign(self, epoch: int, successor: str) -> None:
+        self.successors.append(successor)
+
+    async def leadership(self) -> Leadership:
+        raise NotImplementedError
+
+    async def campaign(self, seen: Leadership, address: str) -> Leadership | None:
+        raise NotImplementedError
+
+    async def read(self, after: int, previous: bytes) -> list[Batch]:
+        raise NotImplementedError
 
     def records(self) -> list[op.Record]:
         return [record for batch in self.batches for record in op.decode_records(batch.payload)]
@@ -65,9 +77,8 @@ class Harness:
         self.clock = ManualClock()
         values = {"lease_seconds": 60.0, "chunk_bytes": CHUNK_BYTES, "server_silent_seconds": 10.0} | settings
         config = MasterConfig(journal="sqlite://", secret_file=Path("unused"), **values)  # type: ignore[arg-type]
-        self.executor = ThreadPoolExecutor(1)
         self.leader = Leader(
-            config, self.clock, KEY, state, log, self.executor, state.epoch + 1, last_hash, self.clock.now
+            config, self.clock, KEY, Fleet(state), state, log, state.epoch + 1, last_hash, self.clock.now
         )
         self.tasks: list[asyncio.Task[None]] = []
         self.calls = 0
@@ -144,7 +155,6 @@ async def leading(
             task.cancel()
         await asyncio.gather(running, *harness.tasks, return_exceptions=True)
         harness.leader.end()
-        harness.executor.shutdown()
 
 
 async def until(condition: object, seconds: float = 5.0) -> None:

@@ -47,7 +47,7 @@ async def test_deletions_that_a_server_refuses_hold_up_no_others_and_done_ones_e
     expected_logs("could not carry out")
     async with leading(deletions_per_heartbeat=1) as harness:
         [server] = await harness.add_servers(1)
-        harness.leader._safe_mode = False
+        harness.leader.housekeeping.safe_mode = False
         known = harness.leader.fleet.servers[0]
         harness.leader.fleet.delete(101, 1, [known])
         harness.leader.fleet.delete(102, 1, [known])
@@ -69,7 +69,7 @@ async def test_fault_22_what_a_newer_master_gave_out_is_not_deleted_after_the_br
         client = await harness.connect("client", CLIENT)
         chunk = await _one_copy_too_many(harness)
         [server] = await harness.add_servers(1, [(chunk, 1, 10), (10**6, 1, 10)])
-        harness.leader._safe_mode = False
+        harness.leader.housekeeping.safe_mode = False
         assert "older than the data" in harness.leader.fleet.brake
         await client.call(msg.ReleaseBrake(), 5)
         for _ in range(3):

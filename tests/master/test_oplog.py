@@ -8,6 +8,7 @@ import pytest
 
 from gfsmaster import operations as op
 from gfsmaster.oplog import GENESIS_HASH, Batch, Leadership, OperationLog, chain
+from gfsmaster.processes import own_identity
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import ConfigurationError, ForeignStore, LogDamaged, LogFailed, LogFenced, UnsupportedFormat
@@ -55,8 +56,8 @@ def test_what_was_appended_is_read_back(log: OperationLog) -> None:
     writer = Writer(log)
     epoch = lead(log)
     batches = [writer.append(epoch, records) for records in (1, 3, 600, 1)]
-    assert list(log.read(0, GENESIS_HASH)) == batches
-    assert list(log.read(batches[1].last, batches[1].hash)) == batches[2:]
+    assert log.read(0, GENESIS_HASH) == batches
+    assert log.read(batches[1].last, batches[1].hash) == batches[2:]
 
 
 def test_only_the_leader_of_the_epoch_appends(log: OperationLog, path: Path) -> None:
@@ -73,14 +74,14 @@ def test_only_the_leader_of_the_epoch_appends(log: OperationLog, path: Path) -> 
         writer.append(second)  # the right epoch, but another node holds it
     log.resign(first)
     assert other.leadership().holder == "two"
-    assert len(list(log.read(0, GENESIS_HASH))) == 1
+    assert len(log.read(0, GENESIS_HASH)) == 1
     other.close()
 
 
 def test_of_two_candidates_one_wins(log: OperationLog, path: Path) -> None:
     other = OperationLog(f"sqlite:///{path}", "two")
     seen = log.leadership()
-    assert log.campaign(seen, "host:1") == Leadership(1, "one", "host:1", 1)
+    assert log.campaign(seen, "host:1") == Leadership(1, "one", "host:1", 1, own_identity())
     assert other.campaign(seen, "host:2") is None
     other.close()
 
@@ -99,12 +100,12 @@ def test_a_flipped_bit_is_refused_with_the_records_named(log: OperationLog, path
     epoch = lead(log)
     for _ in range(5):
         writer.append(epoch, 2)
-    payload = bytearray(list(log.read(0, GENESIS_HASH))[2].payload)
+    payload = bytearray(log.read(0, GENESIS_HASH)[2].payload)
     payload[len(payload) // 2] ^= 1
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE log SET payload = ? WHERE first = 5", (bytes(payload),))
     with pytest.raises(LogDamaged, match="records 5 to 6"):
-        list(log.read(0, GENESIS_HASH))
+        log.read(0, GENESIS_HASH)
 
 
 @pytest.mark.parametrize("column", ["last", "epoch", "hash"])
@@ -117,7 +118,7 @@ def test_a_changed_column_is_refused(log: OperationLog, path: Path, column: str)
         value = "zeroblob(32)" if column == "hash" else f"{column} + 1"
         connection.execute(f"UPDATE log SET {column} = {value} WHERE first = 2")
     with pytest.raises(LogDamaged, match="records 2 to"):
-        list(log.read(0, GENESIS_HASH))
+        log.read(0, GENESIS_HASH)
 
 
 def test_a_missing_row_is_refused(log: OperationLog, path: Path) -> None:
@@ -128,7 +129,7 @@ def test_a_missing_row_is_refused(log: OperationLog, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM log WHERE first = 2")
     with pytest.raises(LogDamaged, match="do not follow record 1"):
-        list(log.read(0, GENESIS_HASH))
+        log.read(0, GENESIS_HASH)
 
 
 def test_an_empty_database_needs_genesis(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_an_append_that_fails_is_an_unknown_outcome(log: OperationLog, path: Pat
     with pytest.raises(LogFailed, match="disk is full"):
         writer.append(epoch)
     assert log.leadership().beat == beat
-    assert len(list(log.read(0, GENESIS_HASH))) == 1
+    assert len(log.read(0, GENESIS_HASH)) == 1
 
 
 def test_two_runs_of_the_same_log_give_the_same_digest() -> None:

@@ -240,7 +240,7 @@ def test_a_version_that_no_leader_gives_makes_the_replica_bad_and_nothing_else()
     cluster.fleet.set_members(slot, cluster.servers)
     cluster.beat(cluster.servers[0], stored=cluster.pack([slot], version=2**40))
     assert cluster.servers[0] not in cluster.fleet.holders(slot)
-    assert slot not in cluster.fleet.versions
+    assert not cluster.fleet.newest_version(slot)
     lease = cluster.granting.lease(slot, 0, (), may_cut=False, now=0.0)
     assert lease.version == 2
     assert cluster.servers[0] not in lease.members

@@ -15,7 +15,7 @@ from gfsprotocol import network, rpc
 from gfsprotocol.channel import SystemClock
 from gfsprotocol.errors import AvailabilityError
 from gfsprotocol.tokens import client_key
-from gfsstandby.node import Node
+from gfsstandby.process import MasterProcess
 from tests.cluster.harness import free_port_base
 
 LEASE_SECONDS = 0.5
@@ -32,7 +32,7 @@ class Nodes:
         self.secret_file.chmod(0o600)
         base = free_port_base(count, 0)
         self.ports = [base + number for number in range(count)]
-        self.running: dict[int, tuple[Node, asyncio.Task[int]]] = {}
+        self.running: dict[int, tuple[MasterProcess, asyncio.Task[int]]] = {}
 
     def config(self, number: int, genesis: bool = False) -> MasterConfig:
         return MasterConfig(
@@ -44,8 +44,8 @@ class Nodes:
             lease_seconds=LEASE_SECONDS,
         )
 
-    def start(self, number: int, genesis: bool = False) -> Node:
-        node = Node(self.config(number, genesis), SystemClock())
+    def start(self, number: int, genesis: bool = False) -> MasterProcess:
+        node = MasterProcess(self.config(number, genesis), SystemClock())
         self.running[number] = (node, asyncio.create_task(node.run()))
         return node
 

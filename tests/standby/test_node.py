@@ -117,7 +117,7 @@ async def test_a_standby_outlives_a_journal_that_cannot_be_reached_for_a_while(
         await cluster.until_leading(0)
         standby = cluster.start(1)
         await cluster.status(1)
-        journal = standby._journal
+        journal = standby._journal.log
         failures: list[str] = []
 
         def unreachable(*_: object) -> None:

@@ -1,0 +1,140 @@
+"""What differs between the databases that may hold the operation log: SQLite on one host, PostgreSQL for several.
+
+Both must say "committed" only when it is on stable storage, and give up waiting for a lock in time: a leader that has
+stopped in the middle of a commit still holds it.
+"""
+
+import secrets
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from gfsmaster import processes
+from gfsprotocol.errors import LogFailed
+
+CONNECT_SECONDS: Final = 5
+BUSY_SECONDS: Final = 5.0
+"""How long an append waits for another one's lock."""
+CAMPAIGN_SECONDS: Final = 0.3
+"""How long a candidate waits for it."""
+IDLE_TRANSACTION_SECONDS: Final = 10
+
+
+class Database(Protocol):
+    """The peculiarities of one kind of database."""
+
+    engine: sa.Engine
+    identity: str
+    """What the leadership row says of this process, so that others can end what it leaves behind."""
+
+    def limit_wait(self, connection: sa.Connection) -> None:
+        """In this transaction, gives up waiting for a lock after CAMPAIGN_SECONDS."""
+
+    def is_locked(self, error: SQLAlchemyError) -> bool:
+        """Whether an operation failed because it would have waited longer for a lock."""
+
+    def end(self, identity: str) -> str:
+        """Ends what a leader that has stopped holds; what was done, for people."""
+
+
+def open_database(url: sa.URL) -> Database:
+    """ImportError or SQLAlchemyError if it cannot be used."""
+    if url.get_backend_name() == "sqlite":
+        return SQLite(url)
+    return PostgreSQL(url)
+
+
+class SQLite:
+    """A file on this host."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self.identity = processes.own_identity()
+        arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        self.engine = sa.create_engine(url, connect_args=arguments)
+        sa.event.listen(self.engine, "connect", self._configure)
+        sa.event.listen(self.engine, "begin", self._begin)
+
+    @staticmethod
+    def _configure(connection: Any, _record: object) -> None:
+        """Durable commits, and transactions that we begin ourselves."""
+        connection.isolation_level = None
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @staticmethod
+    def _begin(connection: sa.Connection) -> None:
+        # Deferred: readers take no lock that a writer waits for, and our writing transactions write first of all, so
+        # none has to turn a read lock into a write lock.
+        connection.exec_driver_sql("BEGIN")
+
+    def limit_wait(self, connection: sa.Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"PRAGMA busy_timeout = {int(CAMPAIGN_SECONDS * 1000)}").close()
+
+        def restore(_: sa.Connection) -> None:
+            driver.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}").close()
+
+        for ending in ("commit", "rollback"):
+            sa.event.listen(connection, ending, restore, once=True)
+
+    def is_locked(self, error: SQLAlchemyError) -> bool:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        return str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+
+    def end(self, identity: str) -> str:
+        """By SIGKILL: its lock goes with it, and so does its half of a transaction."""
+        return processes.end(identity)
+
+
+class PostgreSQL:
+    """A server that all masters reach."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self.identity = f"gfs-master-{secrets.token_hex(8)}"
+        self.engine = sa.create_engine(
+            url,
+            pool_size=2,
+            max_overflow=2,
+            connect_args={
+                "application_name": self.identity,
+                "connect_timeout": CONNECT_SECONDS,
+                "keepalives_idle": 5,
+                "keepalives_interval": 2,
+                "keepalives_count": 3,
+                "tcp_user_timeout": 10_000,
+                "options": (
+                    f"-c lock_timeout={int(BUSY_SECONDS * 1000)} "
+                    f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS * 1000} "
+                    "-c default_transaction_isolation='read committed'"
+                ),
+            },
+        )
+
+    def limit_wait(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(CAMPAIGN_SECONDS * 1000)}")
+
+    def is_locked(self, error: SQLAlchemyError) -> bool:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        return getattr(cause, "sqlstate", "") == "55P03"
+
+    def end(self, identity: str) -> str:
+        """By ending its sessions in the server, which rolls its transaction back."""
+        statement = sa.text(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name = :name AND pid <> pg_backend_pid()"
+        )
+        if not identity:
+            return "it has not said which sessions are its own"
+        try:
+            with self.engine.begin() as connection:
+                count = connection.execute(statement, {"name": identity}).scalar()
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the leader's sessions could not be ended: {reason(error)}") from error
+        return f"{count} of its sessions were ended"
+
+
+def reason(error: BaseException) -> str:
+    """A database error in one line."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__

@@ -1,0 +1,68 @@
+"""Which process holds the leadership, and how to end it when it has stopped with the log's lock in its hand.
+
+HDFS's ZKFC fences by ssh and kill; on one host this is the same without ssh. An identity is boot id, pid namespace, pid
+and start time, so nothing but that very process is ever ended: not one that got its number later, not one of another
+host or container.
+"""
+
+import os
+import select
+import signal
+from pathlib import Path
+from typing import Final
+
+END_SECONDS: Final = 5.0
+
+
+def own_identity() -> str:
+    """``boot/namespace/pid/start`` of this process; empty where /proc does not say."""
+    pid = os.getpid()
+    start = _start_time(pid)
+    return f"{_place()}/{pid}/{start}" if start else ""
+
+
+def end(identity: str) -> str:
+    """Ends the process with SIGKILL and waits until it is gone. What was done, or why nothing was; for people."""
+    place, _, rest = identity.rpartition("/")[0].rpartition("/")
+    start = identity.rpartition("/")[2]
+    if not place or not rest.isdigit():
+        return "it has not said which process it is"
+    if place != _place():
+        return "it runs on another host, or in another container"
+    pid = int(rest)
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return f"process {pid} is gone"
+    try:
+        # The descriptor is of a process that was alive: if its start time is right now, it was the right one all along.
+        if _start_time(pid) != start:
+            return f"process {pid} is gone, its number belongs to another"
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        watch = select.poll()
+        watch.register(descriptor, select.POLLIN)
+        if not watch.poll(END_SECONDS * 1000):
+            return f"process {pid} was sent SIGKILL and is still there"
+    except PermissionError:
+        return f"process {pid} belongs to another user and cannot be ended from here"
+    else:
+        return f"process {pid} was ended"
+    finally:
+        os.close(descriptor)
+
+
+def _place() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return "unknown"
+
+
+def _start_time(pid: int) -> str:
+    """In clock ticks since the boot, proc(5) field 22; empty if there is no such process."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return status.rpartition(")")[2].split()[19]
