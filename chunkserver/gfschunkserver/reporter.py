@@ -24,6 +24,7 @@ from gfsprotocol.errors import (
     ForeignStore,
     GfsError,
     LeaseLost,
+    RemoteProtocolError,
     Unreachable,
     WireError,
 )
@@ -55,7 +56,19 @@ class MasterLink:
         """What it said last; 0 while it does not lead."""
         self.changed: set[int] = set()
         self.finished: list[m.OrderResult] = []
+        self.is_urgent = False
+        """Whether the next heartbeat cannot wait."""
         self.wake = asyncio.Event()
+
+    def handle(self, peer: rpc.Peer, request: m.Request) -> None:  # noqa: ARG002
+        """rpc.Service: masters ask nothing of chunk servers."""
+        raise RemoteProtocolError(f"a chunk server answers no {type(request.body).__name__}")
+
+    def notice(self, peer: rpc.Peer, body: m.NoticeBody) -> None:  # noqa: ARG002
+        """rpc.Service: the master leads from now on. The answer to the next heartbeat, sent at once, says the rest."""
+        if isinstance(body, m.Leading):
+            self.is_urgent = True
+            self.wake.set()
 
 
 class Reporter:
@@ -174,7 +187,7 @@ class Reporter:
     async def _serve_link(self, link: MasterLink, session: aiohttp.ClientSession) -> None:
         channel = await network.dial(session, link.address, CONNECT_SECONDS)
         name = self._store.server.to_bytes(8, "little")
-        peer = await rpc.connect(channel, "chunkserver", name, self._key)
+        peer = await rpc.connect(channel, "chunkserver", name, self._key, link)
         running = asyncio.create_task(peer.run())
         try:
             seconds = await self._register(link, peer)
@@ -222,6 +235,7 @@ class Reporter:
             link.epoch = epoch
 
     async def _heartbeat(self, link: MasterLink, peer: rpc.Peer) -> None:
+        link.is_urgent = False
         chunks = list(link.changed)[:STORED_PER_HEARTBEAT_MAX]
         finished = tuple(link.finished[:STORED_PER_HEARTBEAT_MAX])
         link.changed.difference_update(chunks)
@@ -261,7 +275,7 @@ class Reporter:
 
     async def _rest(self, link: MasterLink, seconds: float) -> None:
         """Until the next heartbeat is due, or something happened; what happens together is told together."""
-        if not link.changed and not link.finished:
+        if not link.changed and not link.finished and not link.is_urgent:
             link.wake.clear()
             try:
                 async with asyncio.timeout(seconds):

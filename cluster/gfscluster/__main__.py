@@ -14,6 +14,7 @@ COMMANDS = {
     "start": "gfscluster.start",
     "status": "gfscluster.status",
     "brake": "gfscluster.brake",
+    "handover": "gfscluster.handover",
     "master": "gfscluster.master",
     "chunkserver": "gfscluster.chunkserver",
 }

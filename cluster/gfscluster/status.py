@@ -65,10 +65,11 @@ def _show_masters(answers: dict[str, Status | GfsError]) -> None:
     for address, answer in answers.items():
         if isinstance(answer, Status):
             uptime = f"{answer.uptime_seconds:.0f} s"
-            rows.append((address, answer.node, answer.role, str(answer.epoch), str(answer.sequence), uptime))
+            lag = f"{answer.lag_ms} ms" if answer.role == "standby" else "-"
+            rows.append((address, answer.node, answer.role, str(answer.epoch), str(answer.sequence), lag, uptime))
         else:
-            rows.append((address, "-", f"no answer ({answer.message})", "-", "-", "-"))
-    table(rows, ("MASTER", "NAME", "ROLE", "EPOCH", "SEQUENCE", "UP"), right=(3, 4, 5))
+            rows.append((address, "-", f"no answer ({answer.message})", "-", "-", "-", "-"))
+    table(rows, ("MASTER", "NAME", "ROLE", "EPOCH", "SEQUENCE", "LAG", "UP"), right=(3, 4, 5, 6))
 
 
 def _show_cluster(status: Status) -> None:
@@ -143,6 +144,7 @@ def _master_json(address: str, answer: Status | GfsError) -> dict[str, Any]:
         "epoch": answer.epoch,
         "sequence": answer.sequence,
         "committed_sequence": answer.committed_sequence,
+        "lag_ms": answer.lag_ms,
         "uptime_seconds": answer.uptime_seconds,
     }
 

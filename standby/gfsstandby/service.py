@@ -43,6 +43,7 @@ class StandbyService:
         """The leader's epoch, as the log says."""
         self.leader = ""
         """The leader's address."""
+        self._started = clock.monotonic()
         self._parked: list[_Parked] = []
         self._queries: Queries | None = None
         self._queried: State | None = None
@@ -107,6 +108,7 @@ class StandbyService:
             open_files=len(state.writers),
             clients=len(state.sessions.by_client),
             servers=(),
+            uptime_seconds=round(self._clock.monotonic() - self._started, 3),
             lag_ms=self._tailing.lag_ms,
         )
 

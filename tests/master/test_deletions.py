@@ -31,8 +31,8 @@ async def test_fault_18_a_surplus_replica_is_kept_if_the_other_was_lost_before_t
         leader = harness.leader
         chunk = await _one_copy_too_many(harness)
         servers = await harness.add_servers(2, [(chunk, 1, 10)])
-        leader._safe_mode = False
-        leader._repair(harness.clock.now)
+        leader.housekeeping.safe_mode = False
+        leader.housekeeping._mend(harness.clock.now)
         [condemned] = [server for server in leader.fleet.servers if server.deletions]
         [other] = [server for server in leader.fleet.servers if server is not condemned]
         leader.fleet.lost_connection(other)
