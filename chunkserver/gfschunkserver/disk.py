@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 OPEN_FILES_MAX: Final = 256
 SPACE_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 1.0
+DROP_SECONDS: Final = 0.01
 STOP_SECONDS: Final = 30.0
 
 
@@ -385,16 +386,15 @@ class Disk:
                 log.debug("checkpoints end: %s", error.message)
 
     def checkpoint_oldest(self, seconds: float) -> bool:
-        """Checkpoints and removes the oldest full segment; False if there is none in time. NoSpace, DiskFailed."""
+        """Checkpoints and removes the oldest full segment; False if none can be in time. NoSpace, DiskFailed."""
         segment = self.journal.wait_for_old(seconds)
         with self.guarded():
             if segment is None:
                 self.journal.mark()
                 return False
-            self._checkpoint(segment)
-            return True
+            return self._checkpoint(segment)
 
-    def _checkpoint(self, segment: Segment) -> None:
+    def _checkpoint(self, segment: Segment) -> bool:
         mentioned = [replica for chunk in sorted(segment.chunks) if (replica := self.replicas.get(chunk)) is not None]
         for replica in mentioned:
             try:
@@ -402,17 +402,28 @@ class Disk:
                 with replica.pinned() as file:
                     file.sync()
             except ChunkNotFound:
+                if self.replicas.get(replica.chunk) is replica:
+                    # Its file is still to be removed: without the record of that, a crash would bring it back.
+                    self._stopping.wait(DROP_SECONDS)
+                    return False
                 log.debug("chunk %x was dropped before its checkpoint", replica.chunk)
             except ChunkCorrupt as error:
                 self.quarantine(replica, error.message)
                 self.on_corrupt(replica.chunk)
+            with replica.order:
+                # An fsync error is reported once: if a writer got it instead of us, it has failed the disk by now.
+                pass
         # Also of chunks that were dropped: without their record, the removal of their files must be durable.
         for folder in sorted({self.layout.folder(chunk) for chunk in segment.chunks}):
             self.files.sync_directory(folder)
         for replica in mentioned:
             replica.name_synced = True
+        if self.failed:
+            # Replicas are gone with the disk, not dropped: what the segment says of them is all that there is.
+            raise DiskFailed(f"the disk {self.layout.root} is out of use: {self.failed}")
         self.journal.remove(segment)
         with self._table:
             for replica in mentioned:
                 if not replica.pins and replica.file is None:
                     self._unload(replica)
+        return True

@@ -29,7 +29,13 @@ from gfsprotocol.errors import (
     UnsupportedFormat,
 )
 from gfsprotocol.ids import KIB, MIB
-from tests.chunkserver.crashfiles import Crashed, CrashFiles, anything_survives, everything_survives
+from tests.chunkserver.crashfiles import (
+    Crashed,
+    CrashFiles,
+    anything_survives,
+    everything_survives,
+    nothing_survives,
+)
 from tests.chunkserver.test_crash import CHUNK_BYTES, CLUSTER, ROOT, a_grant, open_disk, put
 
 ExpectedLogs = Callable[..., None]
@@ -383,6 +389,86 @@ def test_tables_and_files_of_idle_replicas_are_let_go(monkeypatch: pytest.Monkey
     disk = open_disk(files)
     for chunk in range(1, 9):
         assert disk.replicas[chunk].read_verified(69_999, 10) == bytes([chunk]) + b"more"
+
+
+# -------------------------------------------------------------------------------- checkpoints beside other threads
+
+
+def reopened(files: CrashFiles) -> Disk:
+    files.failing = lambda _operation, _path: 0
+    files.reboot(everything_survives)
+    return open_disk(files)
+
+
+def disk_with_two_chunks_to_checkpoint(files: CrashFiles) -> Disk:
+    """Small files: their bytes are promised by the journal alone."""
+    disk = open_disk(files)
+    for chunk in (1, 2):
+        put(disk.create(a_grant(chunk)), 0, bytes([chunk]) * 1000, True)
+    disk.journal.rotate()
+    return disk
+
+
+def test_a_disk_that_fails_during_a_checkpoint_keeps_its_journal(expected_logs: ExpectedLogs) -> None:
+    """Chunks that are gone because the disk failed were not dropped: only the journal still has them."""
+    expected_logs("is out of use")
+    files = CrashFiles()
+    disk = disk_with_two_chunks_to_checkpoint(files)
+
+    def fail_meanwhile(operation: str, path: Path) -> int:
+        if operation == "sync" and path == CHUNK_FILE:
+            disk.fail("another thread's fsync failed")
+        return 0
+
+    files.failing = fail_meanwhile
+    with pytest.raises(DiskFailed):
+        disk.checkpoint_oldest(0)
+    disk = reopened(files)
+    for chunk in (1, 2):
+        assert disk.replicas[chunk].read_verified(0, MIB) == bytes([chunk]) * 1000
+
+
+def test_a_checkpoint_does_not_count_when_another_thread_got_the_fsync_error(expected_logs: ExpectedLogs) -> None:
+    """The kernel reports a failed write-back to one fsync of a descriptor only; the next one returns well."""
+    expected_logs("is out of use")
+    files = CrashFiles()
+    disk = disk_with_two_chunks_to_checkpoint(files)
+    segments = files.names(ROOT / "journal")
+    replica = disk.replicas[2]
+    syncs = iter(["the checkpoint's", "the writer's"])
+
+    def fail_meanwhile(operation: str, path: Path) -> int:
+        if operation == "sync" and path == replica.path:
+            if next(syncs, "") == "the writer's":
+                return errno.EIO
+            with pytest.raises(DiskFailed):
+                put(replica, 1000, bytes(70_000), True)
+        return 0
+
+    files.failing = fail_meanwhile
+    with pytest.raises(DiskFailed):
+        disk.checkpoint_oldest(0)
+    assert files.names(ROOT / "journal") == segments
+
+
+def test_a_checkpoint_leaves_a_drop_its_record_until_the_file_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a crash brings the replica back, with nothing in the journal that says it is gone."""
+    files = CrashFiles()
+    checkpointed(files)
+    disk = open_disk(files)
+    remove = files.remove
+
+    def checkpoint_before(path: Path) -> None:
+        if path == CHUNK_FILE:
+            disk.journal.rotate()
+            disk.checkpoint_oldest(0)
+        remove(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "remove", checkpoint_before)
+        disk.drop([disk.replicas[1]], "the test wants it")
+    files.reboot(nothing_survives)
+    assert open_disk(files).replicas == {}
 
 
 # ------------------------------------------------------------------------------------------------------ whole stores
