@@ -248,30 +248,42 @@ class Disk:
         return replica
 
     def drop(self, replicas: Iterable[Replica], reason: str) -> None:
-        """Removes replicas; one fsync for all of them. Durable on return, so that a crash never brings them back."""
+        """Removes replicas; one fsync for all of them. Durable on return, so that a crash never brings them back.
+
+        NoSpace if the journal has no room for all: the first ones are dropped then, the others remain.
+        """
         dropped: list[Replica] = []
         position = 0
+        full: NoSpace | None = None
         for replica in replicas:
-            with replica.order, self.guarded():
-                if replica.gone:
-                    continue
-                replica.gone = reason
-                position = self.journal.append(replica.state, Drop(replica.chunk))
-                dropped.append(replica)
+            try:
+                with replica.order, self.guarded():
+                    if replica.gone:
+                        continue
+                    position = self.journal.append(replica.state, Drop(replica.chunk))
+                    replica.gone = reason
+            except NoSpace as error:
+                full = error
+                break
+            dropped.append(replica)
         with self.guarded():
             self.journal.commit(position)
             for replica in dropped:
-                self.files.remove(replica.path)
+                if self.files.exists(replica.path):
+                    self.files.remove(replica.path)
         for replica in dropped:
             self._forget(replica, reason)
+        if full is not None:
+            raise full
 
     def quarantine(self, replica: Replica, reason: str) -> None:
         """Takes a replica that failed verification out of service and puts its file aside. Durable on return."""
         with replica.order, self.guarded():
             if replica.gone:
                 return
+            position = self.journal.append(replica.state, Drop(replica.chunk))
             replica.gone = reason
-            self.journal.commit(self.journal.append(replica.state, Drop(replica.chunk)))
+            self.journal.commit(position)
             if self.files.exists(replica.path):
                 log.error("%s; it is kept as %s", reason, move_to_bad(self.files, self.layout, replica.chunk))
             else:

@@ -175,8 +175,10 @@ class Store:
             assert isinstance(replica.home, Disk)
             by_disk.setdefault(replica.home, []).append(replica)
         for disk, doomed in by_disk.items():
-            disk.drop(doomed, reason)
-            self._tell(replica.chunk for replica in doomed)
+            try:
+                disk.drop(doomed, reason)
+            finally:
+                self._tell(replica.chunk for replica in doomed)
 
     def condemn(self, replica: Replica, reason: str) -> None:
         """A replica failed verification: it is served no more, kept for a person, and reported."""

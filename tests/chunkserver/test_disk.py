@@ -31,6 +31,7 @@ from gfsprotocol.errors import (
 from gfsprotocol.ids import KIB, MIB
 from tests.chunkserver.crashfiles import (
     Crashed,
+    CrashFile,
     CrashFiles,
     anything_survives,
     everything_survives,
@@ -340,6 +341,103 @@ def test_a_full_disk_keeps_the_old_content(expected_logs: ExpectedLogs) -> None:
     assert not disk.failed
     files.reboot(everything_survives)
     assert open_disk(files).replicas[1].read_verified(0, MIB) == DATA
+
+
+def test_an_overwrite_across_the_end_that_finds_no_room_leaves_the_disk_in_use() -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files, segment_bytes=16 * MIB)
+    replica = disk.replicas[1]
+    for free in range(0, 1000, 20):
+        files.free_bytes = free
+        try:
+            put(replica, len(DATA) - 100, b"z" * 300, False)
+        except NoSpace:
+            assert replica.read_verified(0, MIB) == DATA
+        else:
+            break
+    assert replica.read_verified(0, MIB) == DATA[:-100] + b"z" * 300
+
+
+def test_a_full_disk_without_room_for_a_new_segment_goes_on_in_the_old_one() -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files, segment_bytes=1 * KIB)
+    replica = disk.create(a_grant(2))
+    put(replica, 0, b"x" * 2000, True)
+    write = CrashFile.write
+
+    def write_nothing_new(file: CrashFile, offset: int, *pieces: bytes) -> None:
+        if not offset:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, offset, *pieces)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CrashFile, "write", write_nothing_new)
+        put(replica, 2000, b"y" * 2000, True)
+        disk.drop([disk.replicas[1]], "deletions make room")
+    assert not disk.failed
+    files.reboot(everything_survives)
+    disk = open_disk(files)
+    assert list(disk.replicas) == [2]
+    assert disk.replicas[2].read_verified(0, MIB) == b"x" * 2000 + b"y" * 2000
+
+
+@pytest.mark.parametrize("how", ["drop", "quarantine"])
+def test_a_replica_that_a_full_disk_could_not_let_go_is_still_there(how: str, expected_logs: ExpectedLogs) -> None:
+    expected_logs("is kept as")
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    other = disk.create(a_grant(2))
+    replica = disk.replicas[1]
+    files.free_bytes = 0
+    with pytest.raises(NoSpace):
+        if how == "drop":
+            disk.drop([replica, other], "the test wants it")
+        else:
+            disk.quarantine(replica, "the test wants it")
+    assert replica.read_verified(0, MIB) == DATA
+    files.free_bytes = 1 << 40
+    if how == "drop":
+        disk.drop([replica, other], "the test wants it")
+        assert disk.replicas == {}
+    else:
+        disk.quarantine(replica, "the test wants it")
+        assert list(disk.corrupt) == [1]
+    assert not files.exists(CHUNK_FILE)
+    disk.create(a_grant(1))
+
+
+def test_dropping_a_replica_whose_file_has_vanished_leaves_the_disk_in_use() -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    files.remove(CHUNK_FILE)
+    disk.drop([disk.replicas[1]], "the test wants it")
+    assert not disk.failed
+    assert disk.replicas == {}
+
+
+@pytest.mark.parametrize("function", ["fdatasync", "fsync"])
+def test_an_fsync_that_finds_no_space_is_a_failed_fsync(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Its pages are clean afterwards: asked again it would promise what was never written."""
+    expected_logs("is out of use")
+    store = open_store(tmp_path / "d")
+    store.join_cluster(CLUSTER)
+    replica = store.create(a_grant(1))
+    original = getattr(os, function)
+    failures = iter([errno.ENOSPC])
+
+    def fail_once(descriptor: int) -> None:
+        number = next(failures, 0)
+        if number:
+            raise OSError(number, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(os, function, fail_once)
+    with pytest.raises(DiskFailed):
+        put(replica, 0, bytes(70_000), True)
+    assert store.disks[0].failed
+    store.close()
 
 
 def test_the_reserve_is_kept_free_and_deletion_still_works() -> None:
