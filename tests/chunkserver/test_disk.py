@@ -177,6 +177,45 @@ def test_a_header_of_a_newer_format_is_refused_as_such() -> None:
         chunkfile.decode_header(body + segment_digests(0, body))
 
 
+def test_a_zeroed_header_over_synced_data_is_damage(expected_logs: ExpectedLogs) -> None:
+    """Only a file that never had a digest table was never synced."""
+    expected_logs("it is kept as")
+    files = CrashFiles()
+    checkpointed(files)
+    files.content(CHUNK_FILE)[: chunkfile.HEADER_BYTES] = bytes(chunkfile.HEADER_BYTES)
+    disk = open_disk(files)
+    assert list(disk.corrupt) == [1]
+    assert files.exists(ROOT / "bad" / CHUNK_FILE.name)
+
+
+@pytest.mark.parametrize("place", ["header", "data"])
+def test_a_bad_sector_in_one_chunk_does_not_take_the_disk_out_at_the_start(
+    place: str, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("it is kept as", "cannot be read")
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    put(disk.create(a_grant(2)), 0, b"good", True)
+    put(disk.replicas[1], 0, DATA[:100], True)
+    files.reboot(everything_survives)
+    read = CrashFile.read
+
+    def read_or_fail(file: CrashFile, offset: int, count: int) -> bytes:
+        is_header = offset < chunkfile.HEADER_BYTES
+        if file._path == CHUNK_FILE and is_header == (place == "header"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file, offset, count)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CrashFile, "read", read_or_fail)
+        disk = open_disk(files)
+    assert disk.replicas[2].read_verified(0, 10) == b"good"
+    if place == "header":
+        assert disk.replicas[1].read_verified(0, MIB) == DATA
+    else:
+        assert list(disk.corrupt) == [1]
+
+
 # ---------------------------------------------------------------------------------------------------------- journal
 
 
