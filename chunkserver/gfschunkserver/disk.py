@@ -121,11 +121,12 @@ class Disk:
             self._stopping.set()
             self.journal.stop_waiting()
             self._thread.join(STOP_SECONDS)
+        with self._table:
+            # A thread that did not end in time must not touch the directory any more: it may be another process's soon.
+            self.failed = self.failed or "it was stopped"
+            self._let_go_all("it was stopped")
         if self._has_journal:
             self.journal.close()
-        with self._table:
-            for replica in self.replicas.values():
-                self._close_file(replica)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -137,14 +138,20 @@ class Disk:
                 return
             self.failed = reason
             lost = list(self.replicas)
-            for replica in self.replicas.values():
-                replica.gone = f"the disk {self.layout.root} failed"
+            self._let_go_all(f"the disk {self.layout.root} failed")
             self.replicas = {}
             self.corrupt = {}
         log.error("the disk %s is out of use: %s", self.layout.root, reason)
         if self._has_journal:
             self.journal.fail()
         self.on_failure(self, lost)
+
+    def _let_go_all(self, reason: str) -> None:
+        """No replica can be pinned any more; who has one pinned closes its file."""
+        for replica in self.replicas.values():
+            replica.gone = reason
+            if not replica.pins:
+                self._close_file(replica)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

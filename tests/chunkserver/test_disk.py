@@ -700,6 +700,57 @@ def test_chunks_go_to_the_disk_with_more_room_and_a_failed_disk_leaves_the_other
     store.close()
 
 
+def test_a_disk_that_cannot_remember_the_epoch_at_the_start_leaves_the_others(expected_logs: ExpectedLogs) -> None:
+    """It failed under one leader, the next one came, and the server is started again."""
+    expected_logs("is out of use", "injected into create")
+    files = CrashFiles()
+    roots = [Path("/a"), Path("/b")]
+    store = Store(files, roots, 64 * MIB, 0)
+    store.open()
+    store.join_cluster(CLUSTER)
+    put(store.disks[1].create(a_grant(1)), 0, b"x", True)
+    files.failing = lambda operation, path: errno.EIO * (operation == "create" and path.parent == roots[0])
+    store.obey(2)
+    store.close()
+    store = Store(files, roots, 64 * MIB, 0)
+    store.open()
+    try:
+        assert store.highest_epoch == 2
+        assert [bool(disk.failed) for disk in store.disks] == [True, False]
+        assert store.get(1).read_verified(0, 1) == b"x"
+    finally:
+        store.close()
+
+
+def test_a_stopped_disk_is_touched_by_no_thread_that_was_left_behind() -> None:
+    """The directory is another process's from then on, and the numbers of descriptors are other files'."""
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    replica, other = disk.replicas[1], disk.create(a_grant(2))
+    disk.start()
+    with other.pinned():
+        disk.stop()
+        assert other.file is not None
+        before = bytes(files.content(CHUNK_FILE))
+        with pytest.raises((ChunkNotFound, DiskFailed)):
+            put(replica, len(DATA), b"late", False)
+        with pytest.raises((ChunkNotFound, DiskFailed)):
+            disk.create(a_grant(3))
+    assert bytes(files.content(CHUNK_FILE)) == before
+    assert other.file is None
+
+
+def test_a_disk_that_failed_closes_its_files(expected_logs: ExpectedLogs) -> None:
+    expected_logs("is out of use")
+    disk = disk_with_a_chunk(CrashFiles())
+    replica, other = disk.replicas[1], disk.create(a_grant(2))
+    with other.pinned():
+        disk.fail("the test pulled the cable")
+        assert replica.file is None
+        assert other.file is not None
+    assert other.file is None
+
+
 @pytest.mark.slow
 def test_real_files_survive_kill_minus_nine(tmp_path: Path) -> None:
     program = (
