@@ -1,5 +1,6 @@
 """A whole server from outside: its port, its HTTP side, what it tells masters and what it does for them."""
 
+import errno
 import json
 import os
 import socket
@@ -12,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gfschunkserver import chunkfile
+from gfschunkserver import chunkfile, reading
 from gfsprotocol import bulk
 from gfsprotocol import messages as m
 from gfsprotocol.bulksocket import BulkConnection
+from gfsprotocol.checksums import BLOCK_BYTES, segment_digests
 from gfsprotocol.errors import (
     AddressInUse,
     Busy,
@@ -25,6 +27,7 @@ from gfsprotocol.errors import (
     ConnectionLost,
     DirectoryInUse,
     GfsError,
+    RemoteProtocolError,
     ReplicaFailed,
     StaleReplica,
     VersionMismatch,
@@ -250,6 +253,77 @@ def test_damage_under_a_writer_drops_this_replica_only(make_cluster: MakeCluster
     assert failure.value.hint == str(cluster.servers[1].id)
     writer.abandon()
     eventually(lambda: (cluster.servers[1].id, 1) in cluster.leader.corrupt)
+
+
+def test_a_chunk_that_is_cut_and_grows_again_while_it_is_read_is_not_damaged(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    data = os.urandom(3 * BLOCK_BYTES)
+    write_chunk(cluster, 1, data)
+    replica = server.server.store.get(1)
+    send_file = reading.send_file
+
+    def send_while_it_is_written(connection: BulkConnection, descriptor: int, offset: int, count: int) -> int:
+        sent = send_file(connection, descriptor, offset, count - BLOCK_BYTES)
+        replica.cut(2 * BLOCK_BYTES, sync=False)
+        sent += send_file(connection, descriptor, offset + sent, BLOCK_BYTES)
+        replica.put(2 * BLOCK_BYTES, data[:BLOCK_BYTES], segment_digests(0, data[:BLOCK_BYTES]), sync=False)
+        return sent
+
+    monkeypatch.setattr(reading, "send_file", send_while_it_is_written)
+    with connected(server) as connection, pytest.raises(ConnectionLost):
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, MIB))
+        receive_read(connection)
+    monkeypatch.undo()
+    assert server.server.store.corrupt_chunks() == set()
+    assert cluster.read(server, 1) == data[: 2 * BLOCK_BYTES] + data[:BLOCK_BYTES]
+
+
+def test_a_bad_sector_under_a_read_is_damage_and_not_the_readers_fault(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("is kept as")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    write_chunk(cluster, 1, os.urandom(BLOCK_BYTES))
+
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "sendfile", fail)
+    with connected(server) as connection, pytest.raises(ConnectionLost):
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, BLOCK_BYTES))
+        receive_read(connection)
+    eventually(lambda: (server.id, 1) in cluster.leader.corrupt)
+
+
+def test_a_reader_that_takes_nothing_does_not_keep_others_from_large_verified_reads(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LARGE_READ_WAIT_SECONDS", 0.1, raising=False)
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    data = os.urandom(16 * MIB)
+    write_chunk(cluster, 1, data)
+    request = bulk.Read(cluster.read_token(1), 1, 1, 0, 16 * MIB, verify=True)
+    with connected(server) as stalled, connected(server) as connection:
+        stalled.send(request)
+        first = memoryview(bytearray(1))
+        stalled.receive_into(first)
+        connection.set_timeout(5)
+        connection.send(request)
+        with pytest.raises(Busy):
+            receive_read(connection)
+    assert cluster.read(server, 1, verify=True) == data
+
+
+@pytest.mark.parametrize("nested", [b"\x91" * 60_000 + b"\xc0", b"\x81\xc0" * 30_000 + b"\xc0"])
+def test_a_deeply_nested_header_is_no_frame(nested: bytes) -> None:
+    for decode, tag in ((bulk.decode_request, b"\x03"), (bulk.decode_reply, b"\x16")):
+        with pytest.raises(RemoteProtocolError):
+            decode(b"\x92" + tag + nested)
 
 
 # ---------------------------------------------------------------------------------------------------------- masters
