@@ -1,14 +1,16 @@
 """What the parts of a chunk server need of each other: the store, the keys, the chains, the peers and the leader."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Protocol
 
 from gfschunkserver.access import Access
 from gfschunkserver.chain import Chains
 from gfschunkserver.store import Store
 from gfsprotocol.bulksocket import BulkPool
-from gfsprotocol.errors import LeaseLost
+from gfsprotocol.errors import Busy, LeaseLost
 from gfsprotocol.messages import Grant
 
 
@@ -30,10 +32,25 @@ class Engine:
         self.peers = BulkPool()
         self.suspect: Callable[[int], None] = lambda _chunk: None
         """Has a chunk verified soon, because somebody saw bytes that did not match."""
+        self._copied: set[int] = set()
+        self._copied_lock = threading.Lock()
 
     @property
     def server(self) -> int:
         return self.store.server
+
+    @contextmanager
+    def copying(self, chunk: int) -> Iterator[None]:
+        """While a copy of the chunk is made. Busy if one is being made: both would write to the same file."""
+        with self._copied_lock:
+            if chunk in self._copied:
+                raise Busy(f"chunk {chunk:x} is being copied already")
+            self._copied.add(chunk)
+        try:
+            yield
+        finally:
+            with self._copied_lock:
+                self._copied.discard(chunk)
 
     def expire_chains(self) -> None:
         """Forgets what was kept for grants that are over."""

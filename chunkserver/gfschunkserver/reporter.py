@@ -215,7 +215,8 @@ class Reporter:
 
     async def _hear(self, link: MasterLink, epoch: int, token_clock_ms: int) -> None:
         """A master said which epoch it leads, if any. LeaseLost if that is over."""
-        link.epoch = 0
+        if epoch != link.epoch:
+            link.epoch = 0
         if epoch:
             await asyncio.to_thread(self._store.obey, epoch)
             self._engine.access.heard(epoch, token_clock_ms)
@@ -248,16 +249,19 @@ class Reporter:
         try:
             await self._hear(link, reply.epoch, reply.token_clock_ms)
         except LeaseLost as error:
+            link.epoch = 0
             log.warning("refusing the orders of the master %s: %s", link.address, error.message)
             return
         if not reply.epoch:
             return
 
         def finished(result: m.OrderResult) -> None:
-            link.finished.append(result)
-            link.wake.set()
+            # The next leader's orders have the same numbers.
+            if link.epoch == reply.epoch:
+                link.finished.append(result)
+                link.wake.set()
 
-        self._orders.take(reply.orders, finished)
+        self._orders.take(reply.epoch, reply.orders, finished)
 
     async def _rest(self, link: MasterLink, seconds: float) -> None:
         """Until the next heartbeat is due, or something happened; what happens together is told together."""

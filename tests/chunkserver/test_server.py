@@ -4,16 +4,18 @@ import errno
 import json
 import os
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gfschunkserver import chunkfile, reading
+from gfschunkserver import chunkfile, copying, reading
 from gfsprotocol import bulk
 from gfsprotocol import messages as m
 from gfsprotocol.bulksocket import BulkConnection
@@ -448,6 +450,70 @@ def test_a_replica_is_copied_verified_and_reported(make_cluster: MakeCluster, ex
     assert cluster.read(cluster.servers[2], 1) == b"newer" + data[5:]
 
 
+def test_two_orders_for_a_copy_of_the_same_chunk_do_not_write_one_file(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """As two leaders give them, one after the other, while the first copy is still being made."""
+    cluster = make_cluster(2)
+    source, target = cluster.servers
+    data = os.urandom(3 * MIB)
+    write_chunk(cluster, 1, data, [source])
+    begun, go_on = threading.Event(), threading.Event()
+    read = copying._Pull._read
+
+    def read_slowly(pull: copying._Pull, offset: int, buffer: memoryview) -> tuple[bulk.ReadReply, memoryview]:
+        if offset == 2 * MIB and not begun.is_set():
+            begun.set()
+            assert go_on.wait(20)
+        elif offset == MIB and begun.is_set():
+            raise ConnectionLost("the source of the second copy is gone")
+        return read(pull, offset, buffer)
+
+    monkeypatch.setattr(copying._Pull, "_read", read_slowly)
+    expected_logs("cannot be copied from")
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 1, 1, (source.address,), cluster.read_token(1))]
+    assert begun.wait(20)
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(2, 1, 1, (source.address,), cluster.read_token(1))]
+    eventually(lambda: 2 in cluster.leader.finished)
+    assert "is being copied" in cluster.leader.finished[2]
+    go_on.set()
+    eventually(lambda: cluster.leader.finished.get(1) == "")
+    assert cluster.read(target, 1) == data
+
+
+def test_orders_of_two_leaders_are_not_taken_for_one_another(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leader numbers its orders from the beginning."""
+    cluster = make_cluster(2)
+    source, target = cluster.servers
+    for chunk in (1, 2):
+        write_chunk(cluster, chunk, bytes([chunk]), [source])
+    begun, go_on = threading.Event(), threading.Event()
+    read = copying._Pull._read
+
+    def read_slowly(pull: copying._Pull, offset: int, buffer: memoryview) -> tuple[bulk.ReadReply, memoryview]:
+        if pull._order.chunk == 1:
+            begun.set()
+            assert go_on.wait(20)
+        return read(pull, offset, buffer)
+
+    monkeypatch.setattr(copying._Pull, "_read", read_slowly)
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 1, 1, (source.address,), cluster.read_token(1))]
+    assert begun.wait(20)
+    cluster.leader.epoch = 2
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 2, 1, (source.address,), cluster.read_token(2))]
+    try:
+        eventually(lambda: cluster.leader.stored.get(target.id, {}).get(2) == (1, 1))
+        assert cluster.leader.finished.pop(1) == ""
+    finally:
+        go_on.set()
+    before = cluster.leader.heartbeats
+    eventually(lambda: cluster.leader.stored.get(target.id, {}).get(1) == (1, 1))
+    eventually(lambda: cluster.leader.heartbeats > before + 5)
+    assert cluster.leader.finished == {}
+
+
 def test_a_verify_order_finds_damage_and_the_copy_replaces_it(
     make_cluster: MakeCluster, expected_logs: ExpectedLogs
 ) -> None:
@@ -538,3 +604,34 @@ def test_stopping_ends_all_sessions_soon(make_cluster: MakeCluster) -> None:
     with pytest.raises(GfsError):
         writer.write(4, b"lost")
     writer.abandon()
+
+
+def test_stopping_while_an_order_is_carried_out_touches_its_task_on_the_loop_only(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks come and go there: looking at them from another thread could end the stop in its middle."""
+    cluster = make_cluster(2)
+    source, target = cluster.servers
+    write_chunk(cluster, 1, b"x", [source])
+    begun, go_on = threading.Event(), threading.Event()
+    read, shutdown = copying._Pull._read, ThreadPoolExecutor.shutdown
+
+    def read_slowly(pull: copying._Pull, offset: int, buffer: memoryview) -> tuple[bulk.ReadReply, memoryview]:
+        begun.set()
+        assert go_on.wait(20)
+        return read(pull, offset, buffer)
+
+    def shutdown_and_go_on(executor: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        go_on.set()
+        shutdown(executor, wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(copying._Pull, "_read", read_slowly)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown_and_go_on)
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 1, 1, (source.address,), cluster.read_token(1))]
+    assert begun.wait(20)
+    target._thread.loop.slow_callback_duration = 60.0
+    target._thread.loop.set_debug(True)
+    try:
+        target.stop()
+    finally:
+        go_on.set()
