@@ -10,8 +10,7 @@ from gfschunkserver.access import Access
 from gfschunkserver.chain import Chains
 from gfschunkserver.store import Store
 from gfsprotocol.bulksocket import BulkPool
-from gfsprotocol.errors import Busy, LeaseLost
-from gfsprotocol.messages import Grant
+from gfsprotocol.errors import Busy
 
 
 class Leader(Protocol):
@@ -54,12 +53,4 @@ class Engine:
 
     def expire_chains(self) -> None:
         """Forgets what was kept for grants that are over."""
-
-        def is_over(grant: Grant) -> bool:
-            try:
-                self.access.check_lease(grant)
-            except LeaseLost:
-                return True
-            return False
-
-        self.chains.expire(is_over)
+        self.chains.expire(self.access.is_long_over)

@@ -128,6 +128,13 @@ def _restarted(engine: Engine) -> ReplicaFailed:
     return ReplicaFailed(f"server {engine.server:016x} was restarted under this grant: it may have lost bytes", own)
 
 
+def _end_older(engine: Engine, grant: Grant) -> None:
+    """Nothing of an older grant is applied from now on; a replica of which that is not known takes no part."""
+    if not engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over")):
+        own = engine.server
+        raise ReplicaFailed(f"server {own:016x}: a mutation of chunk {grant.chunk:x} does not end", str(own))
+
+
 def _open_next(engine: Engine, grant: Grant, request: OpenWrite) -> Downstream | None:
     position = request.position + 1
     if position == len(grant.members):
@@ -142,7 +149,7 @@ def _open_next(engine: Engine, grant: Grant, request: OpenWrite) -> Downstream |
 def prepare_members(engine: Engine, grant: Grant, signed: bytes, replica: Replica | None) -> Chain:
     """Makes all members' replicas equal and gives them the grant's version, durably, this one last."""
     replica = _usable(engine, grant, replica)
-    engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over"))
+    _end_older(engine, grant)
     try:
         with ExitStack() as stack:
             members = [
@@ -274,7 +281,7 @@ def serve_prepare(engine: Engine, primary: BulkConnection, request: Prepare) -> 
     engine.chains.promise(grant)
     with engine.chains.opening(grant.chunk):
         engine.chains.promise(grant)
-        engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} is being prepared"))
+        _end_older(engine, grant)
         replica = _replica_to_prepare(engine, grant)
         table, length = _table(replica)
         primary.send(Table(replica.version, length), table)
