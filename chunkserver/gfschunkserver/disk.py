@@ -58,6 +58,7 @@ class Disk:
         self._table = threading.Lock()
         self._idle: OrderedDict[Replica, None] = OrderedDict()
         """Replicas with an open file that nobody has pinned, the longest idle first."""
+        self._space_lock = threading.Lock()
         self._space = (0, 0)
         self._space_read_at = -SPACE_SECONDS
         self._written_since = 0
@@ -180,13 +181,13 @@ class Disk:
     def space(self) -> tuple[int, int]:
         """(total, free) bytes; free is what may still be filled, beyond the reserve."""
         now = time.monotonic()
-        with self._table:
+        with self._space_lock:
             if now - self._space_read_at < SPACE_SECONDS:
                 total, free = self._space
                 return total, max(0, free - self._written_since)
         with self.guarded():
             total, free = self.files.space(self.layout.root)
-        with self._table:
+        with self._space_lock:
             self._space = (total, max(0, free - self._reserve_bytes))
             self._space_read_at = now
             self._written_since = 0
@@ -196,7 +197,7 @@ class Disk:
         """NoSpace if ``count`` more bytes would touch the reserve, which is for deletions and checkpoints."""
         if self.space()[1] < count:
             raise NoSpace(f"no space left on {self.layout.root}")
-        with self._table:
+        with self._space_lock:
             self._written_since += count
 
     def usage(self) -> DiskUsage:
@@ -241,14 +242,20 @@ class Disk:
         copy = self.layout.copy_file(state.chunk)
         with replica.order, self.guarded():
             replica.file = self.files.open(copy)
-            self._insert(replica)
+            try:
+                self._insert(replica)
+            except GfsError:
+                replica.file.close()
+                raise
             try:
                 self.files.rename(copy, replica.path)
                 self.files.sync_directory(replica.path.parent)
                 # The journal may still know an earlier replica of the chunk, and that it was dropped.
                 self.journal.commit(self.journal.append(state, state.base()))
-            except OSError:
+            except OSError as error:
                 self._forget(replica, "its copy could not be published")
+                if is_out_of_space(error) and self.files.exists(replica.path):
+                    self.files.remove(replica.path)
                 raise
         with self._table:
             self._set_idle(replica)

@@ -21,6 +21,7 @@ from gfsprotocol.errors import (
     ChunkCorrupt,
     ChunkNotFound,
     DataError,
+    DiskFailed,
     GfsError,
     LeaseLost,
     RemoteProtocolError,
@@ -35,10 +36,15 @@ PREPARE_SECONDS: Final = 20.0
 
 def open_write(engine: Engine, request: OpenWrite) -> tuple[Chain, Downstream | None]:
     """The chain of the grant, and a session with the next member."""
-    grant = engine.access.open_grant(request.grant, request.position)
-    if request.position == 0:
-        return _open_as_primary(engine, grant, request)
-    return _open_as_member(engine, grant, request)
+    try:
+        grant = engine.access.open_grant(request.grant, request.position)
+        if request.position == 0:
+            return _open_as_primary(engine, grant, request)
+        return _open_as_member(engine, grant, request)
+    except DiskFailed as error:
+        # The end of this disk is no more to a writer than a member that failed.
+        own = engine.server
+        raise ReplicaFailed(f"server {own:016x}: {error.message}", str(own)) from error
 
 
 def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:

@@ -1,6 +1,7 @@
 """What the leader wants done: copy, delete, verify. Done in threads, bounded, and answered with the next heartbeat."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -11,6 +12,8 @@ from gfschunkserver.replica import Replica
 from gfschunkserver.scrubber import Scrubber
 from gfsprotocol.errors import GfsError
 from gfsprotocol.messages import DeleteOrder, Order, OrderResult, ReplicateOrder, VerifyOrder
+
+log = logging.getLogger(__name__)
 
 WORKERS: Final = 4
 ORDERS_MAX: Final = 4096
@@ -74,10 +77,17 @@ class Orders:
             await asyncio.get_running_loop().run_in_executor(self._executor, copy_chunk, self._engine, order)
         except GfsError as failure:
             error = failure.message
+        except Exception as failure:
+            log.exception("an order failed")
+            error = f"internal error: {failure}"
         self._end(epoch, order.order, error, finished)
 
     async def _delete(self, epoch: int, orders: list[DeleteOrder], finished: Finished) -> None:
-        results = await asyncio.get_running_loop().run_in_executor(self._executor, self._delete_all, orders)
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, self._delete_all, orders)
+        except Exception as failure:
+            log.exception("an order failed")
+            results = [OrderResult(order.order, f"internal error: {failure}") for order in orders]
         for result in results:
             self._end(epoch, result.order, result.error, finished)
 

@@ -187,6 +187,7 @@ class Reporter:
 
     async def _register(self, link: MasterLink, peer: rpc.Peer) -> float:
         """Introduces the server and reports all replicas; returns how often the master wants to hear of it."""
+        usage = await asyncio.to_thread(self._store.usage)
         link.changed = set(self._store.corrupt_chunks())
         link.finished = []
         chunks = self._store.chunks()
@@ -195,7 +196,7 @@ class Reporter:
             self._store.cluster,
             self._host,
             self._port,
-            self._store.usage(),
+            usage,
             self._store.highest_epoch,
             chunks[-1] if chunks else 0,
             self._rack,
@@ -223,6 +224,7 @@ class Reporter:
             link.epoch = epoch
 
     async def _heartbeat(self, link: MasterLink, peer: rpc.Peer) -> None:
+        usage = await asyncio.to_thread(self._store.usage)
         chunks = list(link.changed)[:STORED_PER_HEARTBEAT_MAX]
         finished = tuple(link.finished[:STORED_PER_HEARTBEAT_MAX])
         link.changed.difference_update(chunks)
@@ -231,7 +233,7 @@ class Reporter:
         corrupt = self._store.corrupt_chunks().intersection(absent)
         body = m.Heartbeat(
             self._store.server,
-            self._store.usage(),
+            usage,
             stored,
             tuple(chunk for chunk in absent if chunk not in corrupt),
             tuple(corrupt),

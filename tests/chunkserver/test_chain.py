@@ -1,5 +1,6 @@
 """Writes through a chain of real servers: order, equality, failures, fences."""
 
+import errno
 import os
 import random
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from gfschunkserver.chain import AppendSlot, Chain, Chains
+from gfschunkserver.journal import Journal
+from gfschunkserver.records import AnyRecord, ReplicaState
 from gfschunkserver.replica import Replica
 from gfsprotocol import bulk, tokens
 from gfsprotocol.bulksocket import BulkConnection, expect
@@ -673,3 +676,30 @@ def test_a_member_that_lost_power_is_tried_on_a_new_connection(make_cluster: Mak
     writer = Writer(cluster.grant(1, 1))
     assert writer.write(0, b"x") == bulk.Ack(0, 1)
     writer.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_primary_whose_disk_fails_at_the_opening_is_named(
+    make_cluster: MakeCluster, version: int, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """To the writer that is a replica which failed, not the end of its file."""
+    expected_logs("is out of use")
+    cluster = make_cluster(2)
+    primary = cluster.servers[0]
+    if version == 2:
+        writer = Writer(cluster.grant(1, 1))
+        writer.write(0, b"kept", sync=True)
+        writer.close()
+    append = Journal.append
+
+    def fail(journal: Journal, state: ReplicaState, record: AnyRecord) -> int:
+        if journal is primary.server.store.disks[0].journal:
+            raise OSError(errno.EIO, "Input/output error")
+        return append(journal, state, record)
+
+    monkeypatch.setattr(Journal, "append", fail)
+    writer = Writer(cluster.grant(1, version, base_version=version - 1))
+    with pytest.raises(ReplicaFailed) as failure:
+        writer.opened()
+    writer.abandon()
+    assert failure.value.hint == str(primary.id)

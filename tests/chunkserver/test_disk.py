@@ -19,6 +19,7 @@ from gfschunkserver.records import Base, Cut, Drop, Extend, Mark, ReplicaState, 
 from gfschunkserver.store import Store
 from gfsprotocol.checksums import BLOCK_BYTES, segment_digests
 from gfsprotocol.errors import (
+    AlreadyExists,
     ChunkCorrupt,
     ChunkNotFound,
     DirectoryInUse,
@@ -477,6 +478,33 @@ def test_an_fsync_that_finds_no_space_is_a_failed_fsync(
         put(replica, 0, bytes(70_000), True)
     assert store.disks[0].failed
     store.close()
+
+
+def test_a_copy_that_cannot_be_published_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    open_files: list[CrashFile] = []
+    open_file = CrashFiles.open
+
+    def counted(self: CrashFiles, path: Path, create: bool = False) -> CrashFile:
+        open_files.append(open_file(self, path, create))
+        monkeypatch.setattr(open_files[-1], "close", lambda: open_files.pop())
+        return open_files[-1]
+
+    state = ReplicaState(Base(1, 2, 7, 0, CHUNK_BYTES, 0, 0, b"", b"", False))
+    copy = disk.layout.copy_file(1)
+    files.open(copy, create=True)
+    monkeypatch.setattr(CrashFiles, "open", counted)
+    with pytest.raises(AlreadyExists):
+        disk.adopt_copy(state)
+    assert open_files == []
+    disk.drop([disk.replicas[1]], "a newer copy takes its place")
+    files.free_bytes = 0
+    with pytest.raises(NoSpace):
+        disk.adopt_copy(state)
+    assert open_files == []
+    assert disk.replicas == {}
+    assert not files.exists(CHUNK_FILE)
 
 
 def test_the_reserve_is_kept_free_and_deletion_still_works() -> None:

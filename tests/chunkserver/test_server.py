@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from gfschunkserver import chunkfile, copying, reading
+from gfschunkserver.files import File, OsFiles
 from gfsprotocol import bulk
 from gfsprotocol import messages as m
 from gfsprotocol.bulksocket import BulkConnection
@@ -635,3 +636,76 @@ def test_stopping_while_an_order_is_carried_out_touches_its_task_on_the_loop_onl
         target.stop()
     finally:
         go_on.set()
+
+
+class _SlowFiles(OsFiles):
+    """A disk on which opening a chunk takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def open(self, path: Path, create: bool = False) -> File:
+        if path.suffix == ".chunk" and not create:
+            self.begun.set()
+            assert self.go_on.wait(20)
+        return super().open(path, create)
+
+
+def test_a_slow_disk_does_not_keep_the_server_from_its_heartbeats(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(1)
+    write_chunk(cluster, 1, b"slow")
+    cluster.servers[0].stop()
+    files = _SlowFiles()
+    files.go_on.set()
+    server = cluster.servers[0] = cluster.start_server(0, files=files)
+    cluster.wait_registered(server)
+    files.begun.clear()
+    files.go_on.clear()
+    with connected(server) as connection:
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, 10))
+        assert files.begun.wait(20)
+        before = cluster.leader.heartbeats
+        try:
+            eventually(lambda: cluster.leader.heartbeats > before + 5)
+        finally:
+            files.go_on.set()
+        assert receive_read(connection)[1] == b"slow"
+
+
+def test_a_thread_that_cannot_be_started_costs_one_connection(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("refusing the bulk connection")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("bulk"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with connected(server) as connection, pytest.raises(Busy):
+        connection.receive_reply()
+    monkeypatch.undo()
+    assert server.server.status()["bulk_connections"] == 0
+    write_chunk(cluster, 1, b"x")
+
+
+def test_an_order_that_fails_unexpectedly_is_answered(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("an order failed")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+
+    def fail(*_arguments: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("gfschunkserver.orders.copy_chunk", fail)
+    monkeypatch.setattr(server.server._orders, "_delete_all", fail)
+    cluster.leader.orders[server.id] = [m.ReplicateOrder(1, 1, 1, (), b""), m.DeleteOrder(2, 2, 1)]
+    eventually(lambda: len(cluster.leader.finished) == 2)
+    assert all("a bug" in error for error in cluster.leader.finished.values())
+    assert server.server._orders._running == set()
