@@ -170,12 +170,12 @@ class BulkPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def take(self, host: str, port: int) -> BulkConnection:
-        """An idle connection that still works, or a new one."""
+    def take(self, host: str, port: int, fresh: bool = False) -> BulkConnection:
+        """An idle connection that still works, or a new one; a new one in any case if it is to be ``fresh``."""
         while True:
             with self._lock:
                 idle = self._idle.get((host, port))
-                connection = idle.pop() if idle else None
+                connection = idle.pop() if idle and not fresh else None
             if connection is None:
                 return BulkConnection.connect(host, port, self._connect_seconds, self._timeout_seconds)
             if not connection.is_stale():
