@@ -9,10 +9,21 @@ import pytest
 
 from gfsprotocol import bulk
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import ConnectionLost, DataError, GfsError, LeaseLost, NoSpace, StaleHandle, TooFewServers
+from gfsprotocol.errors import (
+    ConnectionLost,
+    DataError,
+    GfsError,
+    LeaseLost,
+    NoSpace,
+    StaleHandle,
+    TooFewServers,
+    Unreachable,
+)
 from gfsprotocol.ids import KIB, MIB
+from gfsprotocol.tokens import open_grant
 from tests.client.chunkservers import FakeChunkServer, Fault
 from tests.client.smallcluster import SmallCluster
+from tests.master.leading import until
 
 CHUNK = 256 * KIB
 PACKETS = 6
@@ -260,3 +271,87 @@ async def test_giving_up_ends_a_write_that_waits(small_cluster):
         await write
     hold.set()
     await cluster.files._core.in_thread(handle.abort)
+
+
+async def test_no_reader_sees_a_chunk_before_all_that_was_written_ahead_of_it(small_cluster):
+    cluster = await small_cluster(chunk_bytes=MIB)
+    hold = threading.Event()
+
+    def act(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.OpenWrite) and open_grant(cluster.fleet.key, request.grant).index == 0:
+            hold.wait(10)
+
+    for server in cluster.fleet.servers.values():
+        server.before = act
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    in_thread = cluster.files._core.in_thread
+    data = os.urandom(2 * MIB + 100)
+    await in_thread(handle.write, data)
+    writer = handle._writer
+    await until(lambda: writer._streams[1].is_unrecorded and writer._streams[1].is_idle)
+    writer._record_soon()
+    while writer._recording is not None and not writer._recording.done():
+        await asyncio.sleep(0)
+    assert await cluster.connect().read_bytes("/a") == b""
+    hold.set()
+    await in_thread(handle.close)
+    assert await cluster.connect().read_bytes("/a") == data
+
+
+async def test_a_write_that_ends_early_shows_no_zeros_in_place_of_what_was_lost(small_cluster):
+    cluster = await small_cluster(chunk_bytes=MIB, deadline_seconds=0.3)
+    blocked = []
+
+    def act(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.OpenWrite) and open_grant(cluster.fleet.key, request.grant).index == 0:
+            blocked.append(request)
+            raise NoSpace("disk full")
+
+    for server in cluster.fleet.servers.values():
+        server.before = act
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    in_thread = cluster.files._core.in_thread
+    with pytest.raises(GfsError):
+        await in_thread(handle.write, os.urandom(2 * MIB + 100))
+        await until(lambda: handle._writer._streams[1].is_idle)
+        await in_thread(handle.flush)
+    with pytest.raises(GfsError):
+        await in_thread(handle.close)
+    assert blocked
+    assert await cluster.connect().read_bytes("/a") == b""
+
+
+async def test_an_error_that_passes_loses_nothing_that_was_taken_before(small_cluster, monkeypatch):
+    monkeypatch.setattr("gfsclient.writer.STREAMS_KEPT_MAX", 1)
+    cluster = await small_cluster(chunk_bytes=256 * KIB)
+    core = cluster.files._core
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    call, failures = core.call, [True]
+
+    def failing(body, kind, deadline_seconds=None):
+        if isinstance(body, msg.RecordLength) and failures:
+            failures.pop()
+            raise Unreachable("no master")
+        return call(body, kind, deadline_seconds)
+
+    monkeypatch.setattr(core, "call", failing)
+    await core.in_thread(handle.pwrite, 0, b"first")
+    await core.in_thread(handle.pwrite, 256 * KIB, b"second")
+    with pytest.raises(Unreachable):
+        await core.in_thread(handle.pwrite, 512 * KIB, b"third")
+    await core.in_thread(handle.close)
+    assert (await cluster.files.read_bytes("/a"))[256 * KIB :] == b"second"
+
+
+async def test_chunks_that_are_remembered_are_bounded_whatever_is_flushed(small_cluster, monkeypatch):
+    monkeypatch.setattr("gfsclient.writer.STREAMS_KEPT_MAX", 4)
+    cluster = await small_cluster(chunk_bytes=64 * KIB)
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    in_thread = cluster.files._core.in_thread
+    for index in range(10):
+        await in_thread(handle.pwrite, index * 64 * KIB, b"data")
+        await in_thread(handle.flush)
+    assert len(handle._writer._streams) <= 4
+    await in_thread(handle.close)
+    for server in cluster.fleet.servers.values():
+        assert all(replica.synced == len(replica.data) for replica in server.replicas.values())
