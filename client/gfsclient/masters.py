@@ -134,16 +134,17 @@ class Masters:
         self._in_flight += 1
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
+            deadline = asyncio.get_running_loop().time() + seconds
             leader = self._leader
             if leader is None or leader.is_lost:
-                return await self._call_patiently(body, number, seconds, None)
+                return await self._call_patiently(body, number, deadline, None)
             try:
                 return await self._ask(leader, body, number, seconds, False)
             except AvailabilityError as error:
                 if not _is_retried(error):
                     raise
                 self._note(leader, error)
-                return await self._call_patiently(body, number, seconds, error)
+                return await self._call_patiently(body, number, deadline, error)
         finally:
             self._in_flight -= 1
             if number:
@@ -168,11 +169,10 @@ class Masters:
         return reply
 
     async def _call_patiently(
-        self, body: RequestBody, number: int, seconds: float, first_error: AvailabilityError | None
+        self, body: RequestBody, number: int, deadline: float, first_error: AvailabilityError | None
     ) -> ReplyBody:
         """Asks again and again, until the deadline."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
         last_error, attempt = first_error, 0
         retry = isinstance(first_error, ConnectionLost)
         while True:
@@ -248,7 +248,10 @@ class Masters:
                     if self._search is None or self._search.done():
                         self._search = asyncio.create_task(self._search_leader())
                         self._search.add_done_callback(_retrieve)
-                    await asyncio.shield(self._search)
+                    search = self._search
+                    await asyncio.wait([search])  # which does not pass on that the search was cancelled, by close()
+                    if not search.cancelled():
+                        search.result()
         except TimeoutError as error:
             raise self._unreachable(last_error) from error
 
@@ -352,7 +355,11 @@ class Masters:
             await asyncio.sleep(TICK_SECONDS)
             leader = self._leader
             is_due = bool(self._writers) and loop.time() - kept_alive >= KEEP_ALIVE_SECONDS
-            if leader is None or leader.is_lost or not (is_due or self._in_flight):
+            if not (is_due or self._in_flight):
+                continue
+            if leader is None or leader.is_lost:
+                if is_due and await self._is_found():  # by a KeepAlive
+                    kept_alive = loop.time()
                 continue
             try:
                 await leader.call(KeepAlive(), PROBE_SECONDS, self.user)
@@ -361,8 +368,16 @@ class Masters:
                 if self._leader is leader:
                     self._reasons = {leader.channel.peer: error.message}
                     self._abandon()
-            except AvailabilityError as error:
+            except GfsError as error:
                 self._reasons = {leader.channel.peer: error.message}
+
+    async def _is_found(self) -> bool:
+        """Looks for a leader though no call waits for one."""
+        try:
+            await self.connect()
+        except GfsError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Ends the connections; calls still waiting fail with ConnectionLost."""

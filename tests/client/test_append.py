@@ -206,6 +206,29 @@ async def test_an_append_that_cannot_be_done_says_so_at_its_deadline(small_clust
     assert await cluster.connect().exists("/log")
 
 
+async def test_a_failure_of_any_kind_is_told_to_all_whose_records_travelled_together(small_cluster, monkeypatch):
+    cluster = await small_cluster()
+    await cluster.files.write_bytes("/log", b"")
+    await cluster.files.append_record("/log", b"first")
+    appender = next(iter(cluster.files._appenders._by_inode.values()))
+    deliver, both = appender._deliver, threading.Event()
+
+    def failing(undelivered, lengths):
+        if len(undelivered) == 2:
+            raise RuntimeError("a bug")
+        assert both.wait(5)
+        deliver(undelivered, lengths)
+
+    monkeypatch.setattr(appender, "_deliver", failing)
+    appending = [asyncio.create_task(cluster.files.append_record("/log", b"x")) for _ in range(3)]
+    await until(lambda: len(appender._waiting) == 2)
+    both.set()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*appending, return_exceptions=True)
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert all("a bug" in str(result) for result in results if not isinstance(result, int))
+
+
 @pytest.mark.slow
 async def test_a_record_of_the_largest_size_fits(small_cluster):
     cluster = await small_cluster(chunk_bytes=4 * MIB)

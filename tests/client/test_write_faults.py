@@ -290,8 +290,7 @@ async def test_no_reader_sees_a_chunk_before_all_that_was_written_ahead_of_it(sm
     writer = handle._writer
     await until(lambda: writer._streams[1].is_unrecorded and writer._streams[1].is_idle)
     writer._record_soon()
-    while writer._recording is not None and not writer._recording.done():
-        await asyncio.sleep(0)
+    await until(lambda: writer._recording is None or writer._recording.done())
     assert await cluster.connect().read_bytes("/a") == b""
     hold.set()
     await in_thread(handle.close)
