@@ -291,9 +291,7 @@ class FileWriter:
         """As :meth:`_recordable`, while something is under way: up to the first chunk that lacks something. With the
         condition. A reader of what stands behind it would find zeros where bytes are still to come."""
         lacking = min((index for index, stream in self._streams.items() if stream.has_work), default=None)
-        told = [
-            stream.recordable() for index, stream in self._streams.items() if lacking is None or index <= lacking
-        ]
+        told = [stream.recordable() for index, stream in self._streams.items() if lacking is None or index <= lacking]
         return tuple(length for length in told if length is not None)
 
     def _record(self, deadline_seconds: float | None) -> None:
