@@ -103,7 +103,7 @@ class Core:
 
     @property
     def is_forked(self) -> bool:
-        """Whether we are in a child of the process that this belongs to: threads are missing, connections are shared."""
+        """Whether we are in a child of its process: there its threads are missing, and its connections shared."""
         return os.getpid() != self._process
 
     def check(self) -> None:

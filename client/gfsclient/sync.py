@@ -131,7 +131,7 @@ def _close_what_is_left() -> None:
         try:
             file.close()
         except GfsError as error:
-            log.error("%s was not closed, and cannot be any more: %s", file.name, error.message)
+            log.warning("%s was not closed, and cannot be any more: %s", file.name, error.message)
 
 
 class FileSystem:

@@ -1,7 +1,9 @@
 """Writes through failures of chunk servers, leases and masters: nothing acknowledged is lost or doubled."""
 
 import asyncio
+import errno
 import os
+import socket
 import threading
 import time
 
@@ -354,3 +356,62 @@ async def test_chunks_that_are_remembered_are_bounded_whatever_is_flushed(small_
     await in_thread(handle.close)
     for server in cluster.fleet.servers.values():
         assert all(replica.synced == len(replica.data) for replica in server.replicas.values())
+
+
+async def test_a_client_without_descriptors_blames_no_server(small_cluster, monkeypatch):
+    cluster = await small_cluster()
+    asked: list[msg.RequestBody] = []
+    for kind in (msg.RenewLease, msg.AllocateChunk):
+
+        def note(peer, request, body, act=cluster.harness.leader._special[kind]) -> None:
+            asked.append(body)
+            act(peer, request, body)
+
+        cluster.harness.leader._special[kind] = note
+    connect, attempts = socket.create_connection, [OSError(errno.EMFILE, "Too many open files")] * 6
+
+    def failing(*arguments, **named):
+        if attempts:
+            raise attempts.pop()
+        return connect(*arguments, **named)
+
+    monkeypatch.setattr(socket, "create_connection", failing)
+    await cluster.files.write_bytes("/a", b"data")
+    assert not attempts
+    assert len(asked) == 1
+    assert cluster.files._core.servers.excluded() == ()
+    attempts = [OSError(errno.EMFILE, "Too many open files")] * 2
+    await cluster.files._core.in_thread(cluster.files._core.pool.close)
+    assert await cluster.files.read_bytes("/a") == b"data"
+    assert not cluster.files._core.servers._avoided_until
+
+
+@pytest.mark.parametrize("what", ["socketpair", "thread"])
+async def test_a_stream_that_cannot_start_is_an_error_and_no_wait_for_ever(small_cluster, monkeypatch, what):
+    cluster = await small_cluster()
+    handle = await cluster.files.open_handle(b"/a", "wb")
+
+    thread = threading.Thread
+
+    def no_socketpair() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def no_thread(*arguments: object, name: str = "", **named: object) -> threading.Thread:
+        if name.startswith("gfs-chunk"):
+            raise RuntimeError("can't start new thread")
+        return thread(*arguments, name=name, **named)
+
+    def write_and_close() -> None:
+        with pytest.raises(GfsError, match="cannot be started"):
+            handle.write(bytes(3 * MIB))
+        with pytest.raises(GfsError, match="cannot be started"):
+            handle.close()
+
+    with monkeypatch.context() as broken:
+        if what == "socketpair":
+            broken.setattr(socket, "socketpair", no_socketpair)
+        else:
+            broken.setattr(threading, "Thread", no_thread)
+        async with asyncio.timeout(5):
+            await cluster.files._core.in_thread(write_and_close)
+    assert not (await cluster.files.list_open())
