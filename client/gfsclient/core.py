@@ -131,9 +131,9 @@ class Core:
     async def in_thread(
         self, function: "Callable[_Arguments, _Result]", *arguments: _Arguments.args, **named: _Arguments.kwargs
     ) -> _Result:
-        """Runs blocking work in one of the client's threads."""
+        """Runs blocking work in one of the client's threads; cancelled, we leave it to its end: it may close a file."""
         self.check()
-        return await self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named))
+        return await asyncio.shield(self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named)))
 
     async def close(self) -> None:
         """Ends threads and connections; what is under way is waited for, at most until its own deadline."""

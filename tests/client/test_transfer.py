@@ -139,6 +139,44 @@ async def test_an_upload_that_is_cancelled_leaves_what_was_there_before(small_cl
     assert not await files.list_open()
 
 
+@pytest.mark.parametrize("what", ["new", "overwrite", "open"])
+async def test_cancelled_while_the_master_makes_the_file_nothing_of_it_stays(small_cluster, what):
+    cluster = await small_cluster()
+    files = cluster.files
+    await files.write_bytes("/a", b"old")
+    state = cluster.harness.leader.state
+    cluster.harness.log.open.clear()
+    if what == "open":
+        work = asyncio.create_task(files.open("/a", "r+"))
+    else:
+        path = "/a" if what == "overwrite" else "/b"
+        work = asyncio.create_task(files.put_stream(io.BytesIO(b"data"), path, overwrite=what == "overwrite"))
+    await until(lambda: len(state.writers))
+    work.cancel()
+    await asyncio.sleep(0)
+    cluster.harness.log.open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert await files.listdir("/") == ["a"]
+    assert not await files.list_open()
+
+
+async def test_a_write_that_is_cancelled_before_it_began_leaves_no_file_open(small_cluster):
+    cluster = await small_cluster(threads=4)
+    hold = threading.Event()
+    for server in cluster.fleet.servers.values():
+        server.before = lambda request: hold.wait(10) if isinstance(request, bulk.Mutate) else None
+    writes = [asyncio.create_task(cluster.files.write_bytes(f"/{number}", b"data")) for number in range(5)]
+    await until(lambda: len(cluster.harness.leader.state.writers) == 5)
+    await until(lambda: cluster.files._core._workers._work_queue.qsize() == 1)
+    writes[4].cancel()
+    await asyncio.sleep(0)
+    hold.set()
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None)] * 4 + [asyncio.CancelledError]
+    await until(lambda: not cluster.harness.leader.state.writers)
+
+
 @pytest.mark.slow
 async def test_an_upload_from_a_pipe_that_is_cancelled_does_not_wait_for_the_pipe(small_cluster):
     files = (await small_cluster()).files
