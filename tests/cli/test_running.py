@@ -61,6 +61,25 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_setting_in_the_environment_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path, "ls", "/", GFS_CLIENT_MASTERS="127.0.0.1:1", GFS_CLIENT_KEY="ab" * 32)
+    assert done.returncode == ConfigurationError.exit_code
+    assert "masters" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"/no/such/client.toml"])
+def test_a_pointer_to_a_cluster_that_leads_nowhere_is_one_line(tmp_path: Path, content: bytes) -> None:
+    current = tmp_path / ".local" / "state" / "gfs" / "current"
+    current.parent.mkdir(parents=True)
+    current.write_bytes(content)
+    done = run(tmp_path, "ls", "/")
+    assert done.returncode == ConfigurationError.exit_code
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [("ls", "--no-such-option"), ("no-such-command",), ("put",), ("chmod", "u+q", "/x"), ("head", "-n", "x", "/")],
