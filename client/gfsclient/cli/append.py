@@ -43,14 +43,15 @@ async def command(
         raise click.UsageError("--record and --lines exclude each other")
     if json and not (record or lines):
         raise click.UsageError("--json goes with --record or --lines")
-    with standard_input() if source == "-" else open(source, "rb") as stream:
-        if create and not await files.exists(path):
-            await (await files.open(path, "ab", permissions=0o666 & ~current_umask())).close()
-        if record or lines:
-            await _records(files, path, stream, lines, json)
-        else:
-            await files.stat(path)
-            await _bytes(files, path, stream)
+    stream = standard_input() if source == "-" else open(source, "rb")  # noqa: SIM115
+    if create and not await files.exists(path):
+        await (await files.open(path, "ab", permissions=0o666 & ~current_umask())).close()
+    if record or lines:
+        await _records(files, path, stream, lines, json)
+    else:
+        await files.stat(path)
+        await _bytes(files, path, stream)
+    stream.close()  # not after an error: it would wait for a thread that waits for more input
 
 
 async def _bytes(files: "FileSystem", path: str, stream: IO[bytes]) -> None:
