@@ -219,7 +219,7 @@ class FileWriter:
 
     def truncate(self, size: int) -> Attributes:
         """Cuts the file, or extends it with zeros, after all that was written before."""
-        self.flush()
+        self.flush(sync=True)  # the streams forgotten below are the only ones that know what is not durable yet
         with self._changed:
             for stream in self._streams.values():
                 stream.finish()
