@@ -1,6 +1,7 @@
 """How the command line meets errors, without any cluster."""
 
 import asyncio
+import inspect
 import os
 import signal
 import socket
@@ -145,6 +146,20 @@ async def test_the_first_error_of_a_crew_is_the_error() -> None:
     with pytest.raises(NotFound, match="gone"):
         async with Crew(2) as crew:
             await crew.take(fail())
+
+
+async def test_work_that_waits_for_a_free_hand_is_closed_when_the_waiting_ends() -> None:
+    never = asyncio.Event()
+
+    async def work() -> None:
+        await never.wait()
+
+    waiting = work()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), Crew(1) as crew:
+            await crew.take(work())
+            await crew.take(waiting)
+    assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED
 
 
 async def test_input_is_fed_to_its_end_in_order() -> None:

@@ -33,7 +33,7 @@ class Compared(click.ParamType[tuple[str, int, str]]):
     name = "[+-]N"
 
     def __init__(self, units: str = "") -> None:
-        self._pattern = re.compile(rf"([+-]?)(\d{{1,40}})([{units}]?)" if units else r"([+-]?)(\d{{1,40}})()")
+        self._pattern = re.compile(rf"([+-]?)(\d{{1,40}})([{units}]?)" if units else r"([+-]?)(\d{1,40})()")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int, str]:
         match = self._pattern.fullmatch(value)
