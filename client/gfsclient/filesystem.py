@@ -1,6 +1,7 @@
 """The async API of the file system: what a person would call."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -217,7 +218,8 @@ class FileSystem(Namespace):
         is_any_left = True
         while is_any_left:
             await asyncio.sleep(APPEND_CHECK_SECONDS)
-            is_any_left = await self._core.in_thread(self._appenders.close_idle)
+            with contextlib.suppress(GfsError):  # the masters close what could not be closed, when we are gone
+                is_any_left = await self._core.in_thread(self._appenders.close_idle)
 
     # -------------------------------------------------------------------------------------------------------- transfer
 

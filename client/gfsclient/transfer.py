@@ -119,6 +119,7 @@ def get_to_path(reader: FileReader, target: Path, overwrite: bool, stop: Stop, p
             count = copy_out(reader, sink, stop, progress, 0, None)
             os.fsync(descriptor)
         _publish(temporary, target, overwrite)
+        _sync_directory(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -139,6 +140,21 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
         temporary.rename(target)  # a local file system without hard links
         return
     temporary.unlink()
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes names in it durable."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # one that we may write to and not read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _waitable(source: Readable) -> int | None:

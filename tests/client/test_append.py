@@ -8,7 +8,15 @@ import pytest
 
 from gfsprotocol import bulk
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import ConnectionLost, GfsError, InvalidArgument, IsADirectory, NotFound, PermissionDenied
+from gfsprotocol.errors import (
+    ConnectionLost,
+    GfsError,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    PermissionDenied,
+    Unreachable,
+)
 from gfsprotocol.ids import KIB, MIB
 from tests.client.chunkservers import Fault
 from tests.client.smallcluster import SmallCluster
@@ -192,6 +200,24 @@ async def test_idle_appenders_are_closed(small_cluster, monkeypatch):
     await cluster.files._core.in_thread(cluster.files._appenders.close_idle)
     assert not await cluster.files.list_open()
     assert await cluster.files.append_record("/log", b"y") == 1
+
+
+async def test_idle_appenders_that_cannot_be_closed_are_left_to_the_masters(small_cluster, monkeypatch):
+    monkeypatch.setattr("gfsclient.filesystem.APPEND_CHECK_SECONDS", 0.0)
+    cluster = await small_cluster()
+    tried = []
+
+    def failing() -> bool:
+        tried.append(None)
+        if len(tried) == 1:
+            raise Unreachable("no master")
+        return False
+
+    monkeypatch.setattr(cluster.files._appenders, "close_idle", failing)
+    await cluster.files.write_bytes("/log", b"")
+    await cluster.files.append_record("/log", b"x")
+    await until(lambda: len(tried) == 2)
+    await cluster.files._janitor
 
 
 @pytest.mark.slow

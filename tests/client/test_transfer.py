@@ -35,6 +35,21 @@ async def test_a_file_goes_in_and_comes_out_the_same(small_cluster, tmp_path, si
     assert sorted(os.listdir(tmp_path)) == ["source", "target"]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_a_download_is_durable_with_its_name(small_cluster, tmp_path, monkeypatch, overwrite):
+    files = (await small_cluster()).files
+    await files.write_bytes("/a", b"data")
+    synced, fsync = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, os.listdir(tmp_path)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    await files.get_file("/a", tmp_path / "local", overwrite=overwrite)
+    assert synced[-1] == (os.stat(tmp_path).st_ino, ["local"])
+
+
 async def test_what_is_there_is_not_overwritten_unasked(small_cluster, tmp_path):
     files = (await small_cluster()).files
     await files.write_bytes("/a", b"remote")
