@@ -9,6 +9,7 @@ Belongs to one event loop; atomic between awaits: numbering, choice of the leade
 """
 
 import asyncio
+import math
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -46,6 +47,8 @@ GOODBYE_SECONDS: Final = 1.0
 ROUND_SECONDS_MIN: Final = 1.0
 ROUND_SECONDS_MAX: Final = 10.0
 """How long one round of asking all masters waits for those that do not answer: a stopped one delays no failover."""
+REMEMBERED_SECONDS: Final = 3600.0
+"""For so long after its last call a client is known to the masters; no call's deadline is longer."""
 BACKOFF_SECONDS_MIN: Final = 0.02
 BACKOFF_SECONDS_MAX: Final = 1.0
 
@@ -116,8 +119,8 @@ class Masters:
         self._next_number = 1
         self._floor = 1
         self._open_numbers: set[int] = set()
-        self._is_known = False
-        """Whether a mutation of ours has ever succeeded."""
+        self._succeeded_at = -math.inf
+        """When a mutation of ours succeeded last."""
         self._in_flight = 0
         self._housekeeper: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -165,7 +168,8 @@ class Masters:
         reply = response.body
         if isinstance(reply, ErrorReply):
             raise from_wire(reply.code, reply.message, reply.hint)
-        self._is_known = self._is_known or bool(number)
+        if number:
+            self._succeeded_at = asyncio.get_running_loop().time()
         return reply
 
     async def _call_patiently(
@@ -180,9 +184,9 @@ class Masters:
             try:
                 return await self._ask(leader, body, number, max(0.0, deadline - loop.time()), retry)
             except CallForgotten:
-                if not retry or self._is_known:
+                if not retry or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
                     raise
-                # Nothing that we did was ever logged, or the master would know us: so this call was not done either.
+                # Nothing that we did lately was logged, or the master would know us: so this call was not done either.
                 retry = False
             except AvailabilityError as error:
                 if not _is_retried(error):

@@ -14,6 +14,7 @@ from gfsprotocol.errors import (
     AlreadyExists,
     AuthenticationFailed,
     Busy,
+    CallForgotten,
     ConfigurationError,
     ConnectionLost,
     NotFound,
@@ -107,6 +108,24 @@ async def test_the_floor_is_the_lowest_number_without_an_answer():
     assert masters._lowest_open() == numbers[2]
     masters._open_numbers.clear()
     assert masters._lowest_open() == numbers[-1] + 1
+
+
+async def test_a_client_that_was_idle_for_longer_than_it_is_remembered_is_served(small_cluster):
+    cluster: SmallCluster = await small_cluster()
+    await cluster.files.mkdir("/d")
+    masters = cluster.files._masters
+    cluster.harness.leader.state.sessions.by_client.clear()  # as after an hour
+
+    async def lost(_frame: bytes) -> None:
+        raise ConnectionLost("the connection was gone long ago")
+
+    masters._leader.channel.send = lost
+    with pytest.raises(CallForgotten):
+        await cluster.files.mkdir("/e")  # an hour has not passed for us: who knows why it is forgotten
+    masters._succeeded_at -= 3601
+    masters._leader.channel.send = lost
+    await cluster.files.mkdir("/e")
+    assert await cluster.files.listdir("/") == ["d", "e"]
 
 
 class Scripted:
