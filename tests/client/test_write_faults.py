@@ -415,3 +415,20 @@ async def test_a_stream_that_cannot_start_is_an_error_and_no_wait_for_ever(small
         async with asyncio.timeout(5):
             await cluster.files._core.in_thread(write_and_close)
     assert not (await cluster.files.list_open())
+
+
+async def test_two_handles_of_one_client_cost_each_other_no_acknowledged_byte(small_cluster):
+    cluster = await small_cluster()
+    in_thread = cluster.files._core.in_thread
+    first = await cluster.files.open_handle(b"/a", "wb")
+    second = await cluster.files.open_handle(b"/a", "r+b")
+    await in_thread(first.write, b"1" * (MIB + 10))
+    stream = first._writer._streams[0]
+    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    cluster.harness.clock.now += 1000  # the lease is over
+    cluster.harness.leader.beat(cluster.harness.clock.now)
+    await in_thread(second.pwrite, 2 * MIB, b"2")
+    await in_thread(second.flush)
+    await in_thread(first.close)
+    await in_thread(second.close)
+    assert await cluster.files.read_bytes("/a") == (b"1" * (MIB + 10)).ljust(2 * MIB, b"\0") + b"2"
