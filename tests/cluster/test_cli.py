@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -435,6 +436,25 @@ def test_a_bad_path_is_one_line_and_changes_nothing(call: Call, path: str, code:
         done = call(*command, path)
         assert done.code == code, (command, done)
         assert done.err.count("\n") == 1 and done.err.startswith("gfsclient: ")
+
+
+def test_a_tree_of_any_depth_is_walked(call: Call, tmp_path: Path) -> None:
+    deep = "/t" + "/d" * 1100
+    assert call("mkdir", "-p", deep).code == 0
+    for arguments in (
+        ("find", "/t"),
+        ("chmod", "-R", "700", "/t"),
+        ("du", "-s", "/t"),
+        ("ls", "-R", "/t"),
+        ("tree", "/t"),
+        ("cp", "-r", "/t", "/u"),
+        ("get", "-r", "/t", str(tmp_path / "t")),
+        ("put", "-r", str(tmp_path / "t"), "/v"),
+        ("rm", "-r", "/t", "/u", "/v"),
+    ):
+        done = call(*arguments)
+        assert (done.code, done.err) == (0, ""), arguments
+    subprocess.run(["rm", "-rf", tmp_path / "t"], check=True)  # pytest's own way is a recursion
 
 
 def test_a_name_that_is_no_text_survives(call: Call, home: str) -> None:

@@ -66,7 +66,22 @@ class Copy:
         self.modes = DirectoryModes(files)
 
     async def directory(self, source: str, target: str, attributes: Attributes, crew: Crew, total: Total) -> None:
-        """Copies a directory with all that is in it."""
+        """Copies a directory with all that is in it; not by recursion: a tree may be deeper than Python's stack."""
+        waiting = [(source, target, attributes)]
+        while waiting:
+            path, destination, found = waiting.pop()
+            with self._failures.of(path):
+                await self._entries(path, destination, found, crew, total, waiting)
+
+    async def _entries(
+        self,
+        source: str,
+        target: str,
+        attributes: Attributes,
+        crew: Crew,
+        total: Total,
+        directories: list[tuple[str, str, Attributes]],
+    ) -> None:
         if attributes.inode in self._made:
             raise InvalidArgument("cannot be copied into itself")
         await self.modes.make(target, stat.S_IMODE(attributes.mode) & ~self._umask)
@@ -77,7 +92,7 @@ class Copy:
                 if is_symlink(found):
                     await replace_link(self._files, await self._files.readlink(path), destination, self._force)
                 elif is_directory(found):
-                    await self.directory(path, destination, found, crew, total)
+                    directories.append((path, destination, found))
                 else:
                     await crew.take(self._counted(path, destination, found, total))
 

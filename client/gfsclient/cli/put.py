@@ -99,6 +99,16 @@ class Upload:
             await self._file(source, target, attributes, bars.bar(source, attributes.st_size))
 
     async def _directory(self, source: str, target: str, crew: Crew, total: Total) -> None:
+        """A directory with all that is in it; not by recursion: a tree may be deeper than Python's stack."""
+        waiting = [(source, target)]
+        while waiting:
+            directory, path = waiting.pop()
+            with self._failures.of(directory):
+                await self._entries(directory, path, crew, total, waiting)
+
+    async def _entries(
+        self, source: str, target: str, crew: Crew, total: Total, directories: list[tuple[str, str]]
+    ) -> None:
         await self._modes.make(target, stat.S_IMODE(os.stat(source).st_mode) & ~self._umask)
         for entry in sorted(os.scandir(source), key=lambda entry: os.fsencode(entry.name)):
             path = joined(target, entry.name)
@@ -106,7 +116,7 @@ class Upload:
                 if entry.is_symlink():
                     await replace_link(self._files, os.readlink(entry.path), path, self._force)
                 elif entry.is_dir():
-                    await self._directory(entry.path, path, crew, total)
+                    directories.append((entry.path, path))
                 else:
                     await crew.take(self._counted(entry.path, path, entry.stat(), total))
 
