@@ -299,6 +299,7 @@ async def test_no_reader_sees_a_chunk_before_all_that_was_written_ahead_of_it(sm
     assert await cluster.connect().read_bytes("/a") == data
 
 
+@pytest.mark.slow
 async def test_a_write_that_ends_early_shows_no_zeros_in_place_of_what_was_lost(small_cluster):
     cluster = await small_cluster(chunk_bytes=MIB, deadline_seconds=0.3)
     blocked = []
@@ -358,6 +359,7 @@ async def test_chunks_that_are_remembered_are_bounded_whatever_is_flushed(small_
         assert all(replica.synced == len(replica.data) for replica in server.replicas.values())
 
 
+@pytest.mark.slow
 async def test_a_client_without_descriptors_blames_no_server(small_cluster, monkeypatch):
     cluster = await small_cluster()
     asked: list[msg.RequestBody] = []
