@@ -2,12 +2,16 @@
 
 import threading
 import time
+from typing import Final
 
 from gfschunkserver.store import Store
 from gfsprotocol import tokens
 from gfsprotocol.errors import InvalidArgument, LeaseLost, TokenRefused
 from gfsprotocol.ids import CHUNK_BYTES_MAX, REPLICATION_MAX
 from gfsprotocol.messages import Grant
+
+RENEWALS_UNSEEN: Final = 2
+"""A session renews its lease once before the end, and may have nothing to send any more; one more for slow clients."""
 
 
 class Access:
@@ -59,6 +63,16 @@ class Access:
                 self._clock.check(grant.epoch, grant.issued_ms, grant.expires_ms, time.monotonic())
             except TokenRefused as error:
                 raise LeaseLost(f"the lease on chunk {grant.chunk:x} has ended: {error.message}") from error
+
+    def is_long_over(self, grant: Grant) -> bool:
+        """Whether the lease has ended even if it was renewed by somebody who has not shown us the new grant yet."""
+        until = grant.expires_ms + RENEWALS_UNSEEN * (grant.expires_ms - grant.issued_ms)
+        with self._lock:
+            try:
+                self._clock.check(grant.epoch, grant.issued_ms, until, time.monotonic())
+            except TokenRefused:
+                return True
+        return False
 
     def sign_read(self, grant: Grant) -> bytes:
         """A token by which a member of the grant may read from another one."""

@@ -7,8 +7,9 @@ being applied breaks the chunk under this grant: all sessions end with the same 
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 from gfschunkserver.replica import Replica
@@ -19,7 +20,9 @@ from gfsprotocol.messages import Grant
 HOP_SECONDS: Final = 4.0
 HOP_SECONDS_PER_MEMBER: Final = 2.0
 SYNC_SECONDS: Final = 30.0
-RECORDS_REMEMBERED_MAX: Final = 4096
+RECORDS_REMEMBERED_MAX: Final = 128
+"""Of each client: more than it can have under way, in a session that broke and the one after it."""
+CLIENTS_REMEMBERED_MAX: Final = 512
 CLOSE_SECONDS: Final = 30.0
 
 _Result = TypeVar("_Result")
@@ -28,10 +31,12 @@ _Result = TypeVar("_Result")
 class AppendSlot:
     """One append of one client: pending, and then for ever the same answer."""
 
-    __slots__ = ("answer",)
+    __slots__ = ("answer", "is_refused")
 
     def __init__(self) -> None:
         self.answer: Ack | None = None
+        self.is_refused = False
+        """Whether it did not fit, and so will never have an answer."""
 
 
 class Chain:
@@ -53,7 +58,8 @@ class Chain:
         self._confirmation: Future[None] | None = None
         self._confirmed = grant.base_version == 0
         """Whether the log has the version; the first one came into the log with the chunk."""
-        self._slots: OrderedDict[tuple[bytes, int], AppendSlot] = OrderedDict()
+        self._slots: OrderedDict[bytes, OrderedDict[int, AppendSlot]] = OrderedDict()
+        """By client and record; who was not heard of for the longest time is forgotten first."""
 
     # ------------------------------------------------------------------------------------------------- breaking
 
@@ -74,11 +80,11 @@ class Chain:
                 self._broken = error
                 self._turn.notify_all()
 
-    def close(self, error: GfsError) -> None:
-        """Breaks the chain and waits until a mutation that is being applied is through."""
+    def close(self, error: GfsError) -> bool:
+        """Breaks the chain and waits until a mutation that is being applied is through; False if it does not end."""
         self.break_(error)
         with self._turn:
-            self._turn.wait_for(lambda: not self._running, CLOSE_SECONDS)
+            return self._turn.wait_for(lambda: not self._running, CLOSE_SECONDS)
 
     # ------------------------------------------------------------------------------------------------ the primary
 
@@ -118,18 +124,24 @@ class Chain:
     def claim(self, client: bytes, record: int) -> tuple[AppendSlot, bool]:
         """The slot of a client's append, and whether it is new: only then is it to be done."""
         with self._turn:
-            slot = self._slots.get((client, record))
+            slots = self._slots.setdefault(client, OrderedDict())
+            self._slots.move_to_end(client)
+            slot = slots.get(record)
             if slot is not None:
                 return slot, False
-            slot = self._slots[client, record] = AppendSlot()
-            while len(self._slots) > RECORDS_REMEMBERED_MAX:
+            slot = slots[record] = AppendSlot()
+            if len(slots) > RECORDS_REMEMBERED_MAX:
+                slots.popitem(last=False)
+            if len(self._slots) > CLIENTS_REMEMBERED_MAX:
                 self._slots.popitem(last=False)
             return slot, True
 
     def give_up(self, client: bytes, record: int) -> None:
         """The append was refused with no serial given; it may be tried again."""
         with self._turn:
-            self._slots.pop((client, record), None)
+            slot = self._slots.get(client, OrderedDict[int, AppendSlot]()).pop(record, None)
+            if slot is not None:
+                slot.is_refused = True
 
     def begin_confirmation(self, confirm: Callable[[], Future[None]]) -> None:
         """All members have the version: has the leader log it, unless that was done, or is being done."""
@@ -203,13 +215,23 @@ class Chain:
         return error
 
 
+class _Opening:
+    """The lock of one chunk's opening, and how many hold it or wait for it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+
+
 class Chains:
     """The chains of all chunks that are being written here: at most one each, the one of the newest grant."""
 
     def __init__(self) -> None:
         self._chains: dict[int, Chain] = {}
-        self._promised: dict[int, int] = {}
-        self._opening: dict[int, threading.Lock] = {}
+        self._promised: dict[int, Grant] = {}
+        self._opening: dict[int, _Opening] = {}
         self._lock = threading.Lock()
 
     def get(self, grant: Grant) -> Chain | None:
@@ -224,7 +246,7 @@ class Chains:
         """From now on only this version and later ones are prepared. LeaseLost if a later one was promised."""
         with self._lock:
             self._refuse_older(grant)
-            self._promised[grant.chunk] = grant.version
+            self._promised[grant.chunk] = grant
 
     def start(self, replica: Replica, grant: Grant) -> Chain:
         """The chain of a grant that all is prepared for; the one before it ends."""
@@ -236,12 +258,11 @@ class Chains:
             old.break_(LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over"))
         return chain
 
-    def end(self, chunk: int, error: GfsError) -> None:
-        """Breaks the running chain, if there is one, and returns when nothing is being applied any more."""
+    def end(self, chunk: int, error: GfsError) -> bool:
+        """Breaks the running chain, if there is one; whether nothing is being applied any more."""
         with self._lock:
             chain = self._chains.get(chunk)
-        if chain is not None:
-            chain.close(error)
+        return chain is None or chain.close(error)
 
     def is_open(self, chunk: int) -> bool:
         """Whether a write session is running on the chunk."""
@@ -269,25 +290,37 @@ class Chains:
         if chain is not None:
             chain.break_(LeaseLost(f"the replica of chunk {chunk:x} is gone"))
 
-    def opening(self, chunk: int) -> threading.Lock:
+    @contextmanager
+    def opening(self, chunk: int) -> Iterator[None]:
         """Held by the session that prepares a grant for the chunk; the others find its chain then."""
         with self._lock:
-            return self._opening.setdefault(chunk, threading.Lock())
+            opening = self._opening.setdefault(chunk, _Opening())
+            opening.users += 1
+        try:
+            with opening.lock:
+                yield
+        finally:
+            with self._lock:
+                opening.users -= 1
+                if not opening.users:
+                    del self._opening[chunk]
 
     def expire(self, is_over: Callable[[Grant], bool]) -> None:
-        """Forgets chains without sessions whose grants are over, so that they do not gather."""
+        """Forgets chains without sessions whose grants are over, and promises, so that they do not gather."""
         with self._lock:
-            over = [chunk for chunk, chain in self._chains.items() if not chain.sessions and is_over(chain.grant)]
-            for chunk in over:
+            for chunk in [
+                chunk for chunk, chain in self._chains.items() if not chain.sessions and is_over(chain.grant)
+            ]:
                 del self._chains[chunk]
-                self._promised.pop(chunk, None)
-            idle = [chunk for chunk, lock in self._opening.items() if chunk not in self._chains and not lock.locked()]
-            for chunk in idle:
-                del self._opening[chunk]
+            for chunk in [
+                chunk for chunk, grant in self._promised.items() if chunk not in self._chains and is_over(grant)
+            ]:
+                del self._promised[chunk]
 
     def _refuse_older(self, grant: Grant) -> None:
         chain = self._chains.get(grant.chunk)
-        newest = max(self._promised.get(grant.chunk, 0), chain.version if chain is not None else 0)
+        promised = self._promised.get(grant.chunk)
+        newest = max(promised.version if promised is not None else 0, chain.version if chain is not None else 0)
         if grant.version < newest:
             raise LeaseLost(f"version {grant.version} of chunk {grant.chunk:x} is over: version {newest} has begun")
 

@@ -24,7 +24,15 @@ SOURCE_SECONDS: Final = 20.0
 
 
 def copy_chunk(engine: Engine, order: ReplicateOrder) -> None:
-    """Carries out the order with the first source that can; raises what the last one failed with."""
+    """Carries out the order with the first source that can; raises what the last one failed with.
+
+    Busy if the chunk is being copied already: a new leader does not know what the one before has ordered.
+    """
+    with engine.copying(order.chunk):
+        _copy_from_any(engine, order)
+
+
+def _copy_from_any(engine: Engine, order: ReplicateOrder) -> None:
     existing = engine.store.find(order.chunk)
     if existing is not None and existing.version >= order.version:
         return

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 OPEN_FILES_MAX: Final = 256
 SPACE_SECONDS: Final = 0.5
 TICK_SECONDS: Final = 1.0
+DROP_SECONDS: Final = 0.01
 STOP_SECONDS: Final = 30.0
 
 
@@ -57,6 +58,7 @@ class Disk:
         self._table = threading.Lock()
         self._idle: OrderedDict[Replica, None] = OrderedDict()
         """Replicas with an open file that nobody has pinned, the longest idle first."""
+        self._space_lock = threading.Lock()
         self._space = (0, 0)
         self._space_read_at = -SPACE_SECONDS
         self._written_since = 0
@@ -120,11 +122,12 @@ class Disk:
             self._stopping.set()
             self.journal.stop_waiting()
             self._thread.join(STOP_SECONDS)
+        with self._table:
+            # A thread that did not end in time must not touch the directory any more: it may be another process's soon.
+            self.failed = self.failed or "it was stopped"
+            self._let_go_all("it was stopped")
         if self._has_journal:
             self.journal.close()
-        with self._table:
-            for replica in self.replicas.values():
-                self._close_file(replica)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -136,14 +139,20 @@ class Disk:
                 return
             self.failed = reason
             lost = list(self.replicas)
-            for replica in self.replicas.values():
-                replica.gone = f"the disk {self.layout.root} failed"
+            self._let_go_all(f"the disk {self.layout.root} failed")
             self.replicas = {}
             self.corrupt = {}
         log.error("the disk %s is out of use: %s", self.layout.root, reason)
         if self._has_journal:
             self.journal.fail()
         self.on_failure(self, lost)
+
+    def _let_go_all(self, reason: str) -> None:
+        """No replica can be pinned any more; who has one pinned closes its file."""
+        for replica in self.replicas.values():
+            replica.gone = reason
+            if not replica.pins:
+                self._close_file(replica)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
@@ -172,13 +181,13 @@ class Disk:
     def space(self) -> tuple[int, int]:
         """(total, free) bytes; free is what may still be filled, beyond the reserve."""
         now = time.monotonic()
-        with self._table:
+        with self._space_lock:
             if now - self._space_read_at < SPACE_SECONDS:
                 total, free = self._space
                 return total, max(0, free - self._written_since)
         with self.guarded():
             total, free = self.files.space(self.layout.root)
-        with self._table:
+        with self._space_lock:
             self._space = (total, max(0, free - self._reserve_bytes))
             self._space_read_at = now
             self._written_since = 0
@@ -188,7 +197,7 @@ class Disk:
         """NoSpace if ``count`` more bytes would touch the reserve, which is for deletions and checkpoints."""
         if self.space()[1] < count:
             raise NoSpace(f"no space left on {self.layout.root}")
-        with self._table:
+        with self._space_lock:
             self._written_since += count
 
     def usage(self) -> DiskUsage:
@@ -233,44 +242,62 @@ class Disk:
         copy = self.layout.copy_file(state.chunk)
         with replica.order, self.guarded():
             replica.file = self.files.open(copy)
-            self._insert(replica)
+            try:
+                self._insert(replica)
+            except GfsError:
+                replica.file.close()
+                raise
             try:
                 self.files.rename(copy, replica.path)
                 self.files.sync_directory(replica.path.parent)
                 # The journal may still know an earlier replica of the chunk, and that it was dropped.
                 self.journal.commit(self.journal.append(state, state.base()))
-            except OSError:
+            except OSError as error:
                 self._forget(replica, "its copy could not be published")
+                if is_out_of_space(error) and self.files.exists(replica.path):
+                    self.files.remove(replica.path)
                 raise
         with self._table:
             self._set_idle(replica)
         return replica
 
     def drop(self, replicas: Iterable[Replica], reason: str) -> None:
-        """Removes replicas; one fsync for all of them. Durable on return, so that a crash never brings them back."""
+        """Removes replicas; one fsync for all of them. Durable on return, so that a crash never brings them back.
+
+        NoSpace if the journal has no room for all: the first ones are dropped then, the others remain.
+        """
         dropped: list[Replica] = []
         position = 0
+        full: NoSpace | None = None
         for replica in replicas:
-            with replica.order, self.guarded():
-                if replica.gone:
-                    continue
-                replica.gone = reason
-                position = self.journal.append(replica.state, Drop(replica.chunk))
-                dropped.append(replica)
+            try:
+                with replica.order, self.guarded():
+                    if replica.gone:
+                        continue
+                    position = self.journal.append(replica.state, Drop(replica.chunk))
+                    replica.gone = reason
+            except NoSpace as error:
+                full = error
+                break
+            dropped.append(replica)
         with self.guarded():
             self.journal.commit(position)
             for replica in dropped:
-                self.files.remove(replica.path)
+                if self.files.exists(replica.path):
+                    self.files.remove(replica.path)
         for replica in dropped:
             self._forget(replica, reason)
+        if full is not None:
+            raise full
 
     def quarantine(self, replica: Replica, reason: str) -> None:
         """Takes a replica that failed verification out of service and puts its file aside. Durable on return."""
         with replica.order, self.guarded():
             if replica.gone:
                 return
+            position = self.journal.append(replica.state, Drop(replica.chunk))
             replica.gone = reason
-            self.journal.commit(self.journal.append(replica.state, Drop(replica.chunk)))
+            self.journal.commit(position)
             if self.files.exists(replica.path):
                 log.error("%s; it is kept as %s", reason, move_to_bad(self.files, self.layout, replica.chunk))
             else:
@@ -385,16 +412,15 @@ class Disk:
                 log.debug("checkpoints end: %s", error.message)
 
     def checkpoint_oldest(self, seconds: float) -> bool:
-        """Checkpoints and removes the oldest full segment; False if there is none in time. NoSpace, DiskFailed."""
+        """Checkpoints and removes the oldest full segment; False if none can be in time. NoSpace, DiskFailed."""
         segment = self.journal.wait_for_old(seconds)
         with self.guarded():
             if segment is None:
                 self.journal.mark()
                 return False
-            self._checkpoint(segment)
-            return True
+            return self._checkpoint(segment)
 
-    def _checkpoint(self, segment: Segment) -> None:
+    def _checkpoint(self, segment: Segment) -> bool:
         mentioned = [replica for chunk in sorted(segment.chunks) if (replica := self.replicas.get(chunk)) is not None]
         for replica in mentioned:
             try:
@@ -402,17 +428,28 @@ class Disk:
                 with replica.pinned() as file:
                     file.sync()
             except ChunkNotFound:
+                if self.replicas.get(replica.chunk) is replica:
+                    # Its file is still to be removed: without the record of that, a crash would bring it back.
+                    self._stopping.wait(DROP_SECONDS)
+                    return False
                 log.debug("chunk %x was dropped before its checkpoint", replica.chunk)
             except ChunkCorrupt as error:
                 self.quarantine(replica, error.message)
                 self.on_corrupt(replica.chunk)
+            with replica.order:
+                # An fsync error is reported once: if a writer got it instead of us, it has failed the disk by now.
+                pass
         # Also of chunks that were dropped: without their record, the removal of their files must be durable.
         for folder in sorted({self.layout.folder(chunk) for chunk in segment.chunks}):
             self.files.sync_directory(folder)
         for replica in mentioned:
             replica.name_synced = True
+        if self.failed:
+            # Replicas are gone with the disk, not dropped: what the segment says of them is all that there is.
+            raise DiskFailed(f"the disk {self.layout.root} is out of use: {self.failed}")
         self.journal.remove(segment)
         with self._table:
             for replica in mentioned:
                 if not replica.pins and replica.file is None:
                     self._unload(replica)
+        return True

@@ -42,7 +42,7 @@ class Downstream:
         """The first request: on an idle connection that turns out dead it is sent again on a new one."""
         for attempt in (1, 2):
             try:
-                self.connection = self._engine.peers.take(self.member.host, self.member.port)
+                self.connection = self._engine.peers.take(self.member.host, self.member.port, fresh=attempt > 1)
             except GfsError as error:
                 raise self.failed(error.message) from error
             try:

@@ -1,15 +1,16 @@
 """What the parts of a chunk server need of each other: the store, the keys, the chains, the peers and the leader."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Protocol
 
 from gfschunkserver.access import Access
 from gfschunkserver.chain import Chains
 from gfschunkserver.store import Store
 from gfsprotocol.bulksocket import BulkPool
-from gfsprotocol.errors import LeaseLost
-from gfsprotocol.messages import Grant
+from gfsprotocol.errors import Busy
 
 
 class Leader(Protocol):
@@ -30,19 +31,26 @@ class Engine:
         self.peers = BulkPool()
         self.suspect: Callable[[int], None] = lambda _chunk: None
         """Has a chunk verified soon, because somebody saw bytes that did not match."""
+        self._copied: set[int] = set()
+        self._copied_lock = threading.Lock()
 
     @property
     def server(self) -> int:
         return self.store.server
 
+    @contextmanager
+    def copying(self, chunk: int) -> Iterator[None]:
+        """While a copy of the chunk is made. Busy if one is being made: both would write to the same file."""
+        with self._copied_lock:
+            if chunk in self._copied:
+                raise Busy(f"chunk {chunk:x} is being copied already")
+            self._copied.add(chunk)
+        try:
+            yield
+        finally:
+            with self._copied_lock:
+                self._copied.discard(chunk)
+
     def expire_chains(self) -> None:
         """Forgets what was kept for grants that are over."""
-
-        def is_over(grant: Grant) -> bool:
-            try:
-                self.access.check_lease(grant)
-            except LeaseLost:
-                return True
-            return False
-
-        self.chains.expire(is_over)
+        self.chains.expire(self.access.is_long_over)

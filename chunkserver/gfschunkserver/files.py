@@ -8,6 +8,8 @@ offers only what has a clear meaning under a crash: bytes are durable after :met
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +27,7 @@ class File(Protocol):
         """``count`` bytes, or fewer at the end of the file."""
 
     def allocate(self, offset: int, count: int) -> None:
-        """Gives existing bytes a place on the disk, so that overwriting them cannot fail for want of space."""
+        """Gives bytes a place on the disk, zeros behind the end: writing them cannot fail for want of space then."""
 
     def truncate(self, length: int) -> None:
         """Cuts the file, or extends it with zeros."""
@@ -34,7 +36,7 @@ class File(Protocol):
         """In bytes."""
 
     def sync(self) -> None:
-        """Returns when all written bytes are on stable storage (fdatasync)."""
+        """Returns when all written bytes are on stable storage (fdatasync). Its error never means a full disk."""
 
     def descriptor(self) -> int:
         """For sendfile."""
@@ -69,7 +71,7 @@ class Files(Protocol):
     def remove(self, path: Path) -> None: ...
 
     def sync_directory(self, path: Path) -> None:
-        """Returns when all changes of names in the directory are on stable storage."""
+        """Returns when all changes of names in the directory are on stable storage; errors as :meth:`File.sync`."""
 
     def space(self, path: Path) -> tuple[int, int]:
         """(total, free) bytes of the file system that holds ``path``."""
@@ -113,7 +115,8 @@ class OsFile:
         return os.fstat(self._descriptor).st_size
 
     def sync(self) -> None:
-        os.fdatasync(self._descriptor)
+        with _never_full():
+            os.fdatasync(self._descriptor)
 
     def descriptor(self) -> int:
         return self._descriptor
@@ -157,7 +160,8 @@ class OsFiles:
     def sync_directory(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            with _never_full():
+                os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -181,6 +185,17 @@ class OsFiles:
 def is_out_of_space(error: OSError) -> bool:
     """Whether ``error`` means a full disk rather than a broken one."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def _never_full() -> Iterator[None]:
+    """A full disk is asked again later. An fsync must not be: what it could not write counts as clean afterwards."""
+    try:
+        yield
+    except OSError as error:
+        if is_out_of_space(error):
+            raise OSError(errno.EIO, f"fsync failed: {error.strerror}") from error
+        raise
 
 
 def write_atomically(files: Files, path: Path, content: bytes) -> None:

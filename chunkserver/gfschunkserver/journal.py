@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from gfschunkserver import records
-from gfschunkserver.files import File, Files
+from gfschunkserver.files import File, Files, is_out_of_space
 from gfschunkserver.records import AnyRecord, Base, Drop, Mark, Read, ReplicaState
 from gfsprotocol.checksums import digest
 from gfsprotocol.errors import Busy, DiskFailed
@@ -93,7 +93,7 @@ class Journal:
         with self._condition:
             self._check()
             if self._is_full() and not self._old:
-                self._rotate()
+                self._try_to_rotate()
             segment = self._current
             position = segment.end
             pieces: list[bytes] = []
@@ -216,6 +216,14 @@ class Journal:
             self._condition.notify_all()
         self._durable = max(self._durable, end)
 
+    def _try_to_rotate(self) -> None:
+        try:
+            self._rotate()
+        except OSError as error:
+            # On a full disk it goes on in the segment that there is, while it can: deletions make room.
+            if not is_out_of_space(error):
+                raise
+
     def _rotate(self) -> None:
         while self._syncing:
             self._condition.wait(COMMIT_SECONDS)
@@ -224,9 +232,10 @@ class Journal:
             self._current.file.sync()
             self._durable = self._current.end
             segment = self._new_segment(self._current.number + 1, self._current.end)
-        except OSError:
-            self._failed = True
-            self._condition.notify_all()
+        except OSError as error:
+            if not is_out_of_space(error):
+                self._failed = True
+                self._condition.notify_all()
             raise
         self._old.append(self._current)
         self._current = segment
@@ -235,8 +244,13 @@ class Journal:
     def _new_segment(self, number: int, start: int) -> Segment:
         path = self._directory / segment_name(number)
         file = self._files.open(path, create=True)
-        file.write(0, encode_segment_header(self._disk_id, number, start))
-        file.sync()
+        try:
+            file.write(0, encode_segment_header(self._disk_id, number, start))
+            file.sync()
+        except OSError:
+            file.close()
+            self._files.remove(path)
+            raise
         self._files.sync_directory(self._directory)
         return Segment(number, path, file, start)
 

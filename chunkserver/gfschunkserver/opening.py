@@ -22,6 +22,7 @@ from gfsprotocol.errors import (
     ChunkCorrupt,
     ChunkNotFound,
     DataError,
+    DiskFailed,
     GfsError,
     LeaseLost,
     RemoteProtocolError,
@@ -37,10 +38,15 @@ PREPARE_SECONDS: Final = 20.0
 
 def open_write(engine: Engine, request: OpenWrite) -> tuple[Chain, Downstream | None]:
     """The chain of the grant, and a session with the next member."""
-    grant = engine.access.open_grant(request.grant, request.position)
-    if request.position == 0:
-        return _open_as_primary(engine, grant, request)
-    return _open_as_member(engine, grant, request)
+    try:
+        grant = engine.access.open_grant(request.grant, request.position)
+        if request.position == 0:
+            return _open_as_primary(engine, grant, request)
+        return _open_as_member(engine, grant, request)
+    except DiskFailed as error:
+        # The end of this disk is no more to a writer than a member that failed.
+        own = engine.server
+        raise ReplicaFailed(f"server {own:016x}: {error.message}", str(own)) from error
 
 
 def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
@@ -148,6 +154,13 @@ def _check_history(engine: Engine, request: OpenWrite, replica: Replica | None) 
         raise WritesLost(f"server {engine.server:016x} may have lost bytes that were not synced", str(engine.server))
 
 
+def _end_older(engine: Engine, grant: Grant) -> None:
+    """Nothing of an older grant is applied from now on; a replica of which that is not known takes no part."""
+    if not engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over")):
+        own = engine.server
+        raise ReplicaFailed(f"server {own:016x}: a mutation of chunk {grant.chunk:x} does not end", str(own))
+
+
 def _open_next(engine: Engine, grant: Grant, request: OpenWrite, replica: Replica) -> Downstream | None:
     position = request.position + 1
     if position == len(grant.members):
@@ -164,7 +177,7 @@ def prepare_members(engine: Engine, grant: Grant, signed: bytes, replica: Replic
     """Makes all members' replicas equal and gives them the grant's version, durably, this one last."""
     replica = _usable(engine, grant, replica)
     replica.verifier = replica.verifier or _new_verifier()
-    engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} has taken over"))
+    _end_older(engine, grant)
     try:
         with ExitStack() as stack:
             members = [
@@ -296,7 +309,7 @@ def serve_prepare(engine: Engine, primary: BulkConnection, request: Prepare) -> 
     engine.chains.promise(grant)
     with engine.chains.opening(grant.chunk):
         engine.chains.promise(grant)
-        engine.chains.end(grant.chunk, LeaseLost(f"a newer grant for chunk {grant.chunk:x} is being prepared"))
+        _end_older(engine, grant)
         replica = _replica_to_prepare(engine, grant)
         table, length = _table(replica)
         if replica.verifier != request.verifier:

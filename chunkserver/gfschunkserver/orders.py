@@ -1,6 +1,7 @@
 """What the leader wants done: copy, delete, verify. Done in threads, bounded, and answered with the next heartbeat."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -11,6 +12,8 @@ from gfschunkserver.replica import Replica
 from gfschunkserver.scrubber import Scrubber
 from gfsprotocol.errors import GfsError
 from gfsprotocol.messages import DeleteOrder, Order, OrderResult, ReplicateOrder, VerifyOrder
+
+log = logging.getLogger(__name__)
 
 WORKERS: Final = 4
 ORDERS_MAX: Final = 4096
@@ -26,33 +29,37 @@ class Orders:
         self._engine = engine
         self._scrubber = scrubber
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="order")
-        self._running: set[int] = set()
+        self._running: set[tuple[int, int]] = set()
+        """Epoch and number: each leader numbers its orders from the beginning."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def take(self, orders: tuple[Order, ...], finished: Finished) -> None:
+    def take(self, epoch: int, orders: tuple[Order, ...], finished: Finished) -> None:
         """Begins with those that are new; ``finished`` hears of each."""
         deletions: list[DeleteOrder] = []
         for order in orders:
-            if order.order in self._running:
+            if (epoch, order.order) in self._running:
                 continue
             if len(self._running) >= ORDERS_MAX:
                 finished(OrderResult(order.order, "too many orders at once"))
                 continue
-            self._running.add(order.order)
+            self._running.add((epoch, order.order))
             match order:
                 case DeleteOrder():
                     deletions.append(order)
                 case ReplicateOrder():
-                    self._spawn(self._copy(order, finished))
+                    self._spawn(self._copy(epoch, order, finished))
                 case VerifyOrder():
-                    self._verify(order, finished)
+                    self._verify(epoch, order, finished)
         if deletions:
-            self._spawn(self._delete(deletions, finished))
+            self._spawn(self._delete(epoch, deletions, finished))
 
-    def stop(self) -> None:
-        """What is being done is finished; what waits is not begun."""
+    def cancel(self) -> None:
+        """Nobody waits for results any more. On the event loop; :meth:`stop` follows."""
         for task in self._tasks:
             task.cancel()
+
+    def stop(self) -> None:
+        """What is being done is finished; what waits is not begun. Not on the event loop."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
@@ -60,22 +67,29 @@ class Orders:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _end(self, order: int, error: str, finished: Finished) -> None:
-        self._running.discard(order)
+    def _end(self, epoch: int, order: int, error: str, finished: Finished) -> None:
+        self._running.discard((epoch, order))
         finished(OrderResult(order, error))
 
-    async def _copy(self, order: ReplicateOrder, finished: Finished) -> None:
+    async def _copy(self, epoch: int, order: ReplicateOrder, finished: Finished) -> None:
         error = ""
         try:
             await asyncio.get_running_loop().run_in_executor(self._executor, copy_chunk, self._engine, order)
         except GfsError as failure:
             error = failure.message
-        self._end(order.order, error, finished)
+        except Exception as failure:
+            log.exception("an order failed")
+            error = f"internal error: {failure}"
+        self._end(epoch, order.order, error, finished)
 
-    async def _delete(self, orders: list[DeleteOrder], finished: Finished) -> None:
-        results = await asyncio.get_running_loop().run_in_executor(self._executor, self._delete_all, orders)
+    async def _delete(self, epoch: int, orders: list[DeleteOrder], finished: Finished) -> None:
+        try:
+            results = await asyncio.get_running_loop().run_in_executor(self._executor, self._delete_all, orders)
+        except Exception as failure:
+            log.exception("an order failed")
+            results = [OrderResult(order.order, f"internal error: {failure}") for order in orders]
         for result in results:
-            self._end(result.order, result.error, finished)
+            self._end(epoch, result.order, result.error, finished)
 
     def _delete_all(self, orders: list[DeleteOrder]) -> list[OrderResult]:
         """In a worker thread: one fsync for all."""
@@ -106,10 +120,10 @@ class Orders:
         results.extend(OrderResult(order.order, error) for order, _ in doomed)
         return results
 
-    def _verify(self, order: VerifyOrder, finished: Finished) -> None:
+    def _verify(self, epoch: int, order: VerifyOrder, finished: Finished) -> None:
         loop = asyncio.get_running_loop()
 
         def done(error: str) -> None:
-            loop.call_soon_threadsafe(self._end, order.order, error, finished)
+            loop.call_soon_threadsafe(self._end, epoch, order.order, error, finished)
 
         self._scrubber.verify(order.chunk, done)

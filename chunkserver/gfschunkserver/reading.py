@@ -1,5 +1,6 @@
 """Reads: stored digests and raw bytes by sendfile for those who verify, verified bytes for the others."""
 
+import errno
 import os
 import select
 import threading
@@ -11,10 +12,12 @@ from gfsprotocol import bulk
 from gfsprotocol.bulk import ReadReply
 from gfsprotocol.bulksocket import BulkConnection
 from gfsprotocol.checksums import BLOCK_BYTES, block_count, digest
-from gfsprotocol.errors import ChunkCorrupt, ConnectionLost, DeadlineExceeded, InvalidArgument, StaleReplica
+from gfsprotocol.errors import Busy, ChunkCorrupt, ConnectionLost, DeadlineExceeded, InvalidArgument, StaleReplica
 from gfsprotocol.ids import CHUNK_BYTES_MAX, DIGEST_BYTES, MIB
 
 LARGE_READ_BYTES: Final = 4 * MIB
+LARGE_READ_WAIT_SECONDS: Final = 5.0
+"""A reader that takes its bytes slowly must not keep all others waiting."""
 SEND_SECONDS: Final = 30.0
 _large_reads = threading.Semaphore(1)
 """Verified reads hold their bytes in memory; large ones come one at a time."""
@@ -54,8 +57,12 @@ def _send_verified(connection: BulkConnection, replica: Replica, request: bulk.R
     if request.length <= LARGE_READ_BYTES:
         _send_verified_bytes(connection, replica, request)
         return
-    with _large_reads:
+    if not _large_reads.acquire(timeout=LARGE_READ_WAIT_SECONDS):
+        raise Busy("another large verified read does not end")
+    try:
         _send_verified_bytes(connection, replica, request)
+    finally:
+        _large_reads.release()
 
 
 def _send_verified_bytes(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
@@ -75,18 +82,27 @@ def _send_stored(engine: Engine, connection: BulkConnection, replica: Replica, r
         count = end - request.offset
         header = bulk.encode(_reply(replica, request.offset, length, digests, verified=False), count)
         connection.send_bytes([header])
-        if send_file(connection, file.descriptor(), place, count) == count:
-            return
-        with replica.lock:
-            was_cut = replica.length < end
+        damage = ""
+        try:
+            if send_file(connection, file.descriptor(), place, count) == count:
+                return
+            with replica.lock:
+                # The replica may have been cut while it was read, and have grown again since.
+                if file.length() < replica.data_offset(replica.length):
+                    damage = "its file is shorter than its header says"
+        except ChunkCorrupt as error:
+            damage = error.message
     # The frame announced more than was sent, so this connection is over whatever the reason.
-    if not was_cut:
-        engine.store.condemn(replica, "its file is shorter than its header says")
+    if damage:
+        engine.store.condemn(replica, damage)
     raise ConnectionLost(f"chunk {request.chunk:x} ended while it was read")
 
 
 def send_file(connection: BulkConnection, descriptor: int, offset: int, count: int) -> int:
-    """``count`` bytes of a file, without copying them; fewer if it ends before. ConnectionLost if the peer goes."""
+    """``count`` bytes of a file, without copying them; fewer if it ends before.
+
+    ConnectionLost if the peer goes, ChunkCorrupt if the file cannot be read.
+    """
     end = offset + count
     sock = connection.sock.fileno()
     poll = select.poll()
@@ -99,6 +115,8 @@ def send_file(connection: BulkConnection, descriptor: int, offset: int, count: i
                 raise DeadlineExceeded(f"{connection.peer} takes no data") from None
             continue
         except OSError as error:
+            if error.errno == errno.EIO:
+                raise ChunkCorrupt(f"the file cannot be read at {offset}: {error.strerror}") from error
             raise ConnectionLost(f"sending to {connection.peer} failed: {error.strerror or error}") from error
         if not sent:
             break

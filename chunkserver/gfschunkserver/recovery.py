@@ -158,7 +158,7 @@ class Recovery:
     def _refuse_foreign(self, file: File, chunk: int) -> None:
         """The header need not be intact, the journal knows better; but if it is, it must be ours."""
         try:
-            header = chunkfile.decode_header(file.read(0, chunkfile.HEADER_BYTES))
+            header = chunkfile.decode_header(self._read_or_nothing(file, chunk, 0, chunkfile.HEADER_BYTES))
         except ChunkCorrupt as error:
             log.info("chunk %x is taken from the journal: %s", chunk, error.message)
             return
@@ -185,7 +185,7 @@ class Recovery:
         for block in range(synced // BLOCK_BYTES, block_count(state.length)):
             start = block * BLOCK_BYTES
             expected = min(BLOCK_BYTES, state.length - start)
-            data = file.read(base + start, expected)
+            data = self._read_or_nothing(file, state.chunk, base + start, expected)
             if len(data) == expected and digest(data) == state.block_digest(block):
                 good = start + expected
                 continue
@@ -197,6 +197,14 @@ class Recovery:
                 state.apply(Cut(state.chunk, good, b""))
             log.warning("chunk %x: bytes beyond %d were not synced and are lost", state.chunk, state.length)
             return
+
+    def _read_or_nothing(self, file: File, chunk: int, offset: int, count: int) -> bytes:
+        """A bad sector damages its chunk, not the disk."""
+        try:
+            return file.read(offset, count)
+        except OSError as error:
+            log.error("the file of chunk %x cannot be read at %d: %s", chunk, offset, error.strerror)  # noqa: TRY400
+            return b""
 
     def _chunk_files(self) -> Iterable[int]:
         for number in range(FOLDERS):
@@ -217,10 +225,11 @@ class Recovery:
             file = self._files.open(path)
             try:
                 header_bytes = file.read(0, chunkfile.HEADER_BYTES)
+                table_bytes = file.read(chunkfile.HEADER_BYTES, chunkfile.PAGE_BYTES)
                 length = file.length()
             finally:
                 file.close()
-            if not any(header_bytes):
+            if not any(header_bytes) and not any(table_bytes):
                 self._remove_unborn(path)
                 return
             header = chunkfile.decode_header(header_bytes)
@@ -236,7 +245,7 @@ class Recovery:
             self._keep(state_from_header(header))
 
     def _remove_unborn(self, path: Path) -> None:
-        """It has no header, so it was never checkpointed, nor synced: the journal would know it."""
+        """It has neither header nor table, so it was never checkpointed, nor synced: the journal would know it."""
         log.info("removing %s, of which nothing was ever synced", path)
         self._files.remove(path)
 

@@ -257,7 +257,7 @@ class Replica:
         """The record is durable before acknowledged bytes are touched: a torn write in place is redone from it."""
         self._sync_data(file)
         end = offset + len(data)
-        file.allocate(self.data_offset(offset), min(end, self.length) - offset)
+        file.allocate(self.data_offset(offset), len(data))
         blocks = self._overwritten_digests(file, offset, data, digests)
         record = Write(self.chunk, offset, max(end, self.length), offset // BLOCK_BYTES, blocks, bytes(data))
         self.position = self.home.journal.append(self.state, record)

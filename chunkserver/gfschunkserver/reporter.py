@@ -200,6 +200,7 @@ class Reporter:
 
     async def _register(self, link: MasterLink, peer: rpc.Peer) -> float:
         """Introduces the server and reports all replicas; returns how often the master wants to hear of it."""
+        usage = await asyncio.to_thread(self._store.usage)
         link.changed = set(self._store.corrupt_chunks())
         link.finished = []
         chunks = self._store.chunks()
@@ -208,7 +209,7 @@ class Reporter:
             self._store.cluster,
             self._host,
             self._port,
-            self._store.usage(),
+            usage,
             self._store.highest_epoch,
             chunks[-1] if chunks else 0,
             self._rack,
@@ -228,7 +229,8 @@ class Reporter:
 
     async def _hear(self, link: MasterLink, epoch: int, token_clock_ms: int) -> None:
         """A master said which epoch it leads, if any. LeaseLost if that is over."""
-        link.epoch = 0
+        if epoch != link.epoch:
+            link.epoch = 0
         if epoch:
             await asyncio.to_thread(self._store.obey, epoch)
             self._engine.access.heard(epoch, token_clock_ms)
@@ -236,6 +238,7 @@ class Reporter:
 
     async def _heartbeat(self, link: MasterLink, peer: rpc.Peer) -> None:
         link.is_urgent = False
+        usage = await asyncio.to_thread(self._store.usage)
         chunks = list(link.changed)[:STORED_PER_HEARTBEAT_MAX]
         finished = tuple(link.finished[:STORED_PER_HEARTBEAT_MAX])
         link.changed.difference_update(chunks)
@@ -244,7 +247,7 @@ class Reporter:
         corrupt = self._store.corrupt_chunks().intersection(absent)
         body = m.Heartbeat(
             self._store.server,
-            self._store.usage(),
+            usage,
             stored,
             tuple(chunk for chunk in absent if chunk not in corrupt),
             tuple(corrupt),
@@ -262,16 +265,19 @@ class Reporter:
         try:
             await self._hear(link, reply.epoch, reply.token_clock_ms)
         except LeaseLost as error:
+            link.epoch = 0
             log.warning("refusing the orders of the master %s: %s", link.address, error.message)
             return
         if not reply.epoch:
             return
 
         def finished(result: m.OrderResult) -> None:
-            link.finished.append(result)
-            link.wake.set()
+            # The next leader's orders have the same numbers.
+            if link.epoch == reply.epoch:
+                link.finished.append(result)
+                link.wake.set()
 
-        self._orders.take(reply.orders, finished)
+        self._orders.take(reply.epoch, reply.orders, finished)
 
     async def _rest(self, link: MasterLink, seconds: float) -> None:
         """Until the next heartbeat is due, or something happened; what happens together is told together."""

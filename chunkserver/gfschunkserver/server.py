@@ -104,6 +104,7 @@ class ChunkServer:
             sock.close()
         await self._reporter.stop()
         await asyncio.to_thread(self._bulk.stop)
+        self._orders.cancel()
         await asyncio.to_thread(self._orders.stop)
         await asyncio.to_thread(self.scrubber.stop)
         self.engine.peers.close()

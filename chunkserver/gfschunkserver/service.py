@@ -57,13 +57,21 @@ class BulkService:
             if not refused:
                 self._connections[connection] = thread
         if refused:
-            log.warning("refusing the bulk connection of %s: %d are open", peer, self._connections_max)
-            connection.set_timeout(0.1)
-            with contextlib.suppress(GfsError):
-                connection.send(error_header(Busy(f"{self._connections_max} connections are open")))
-            connection.close()
+            self._refuse(connection, f"{self._connections_max} connections are open")
             return
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self._lock:
+                del self._connections[connection]
+            self._refuse(connection, str(error))
+
+    def _refuse(self, connection: BulkConnection, reason: str) -> None:
+        log.warning("refusing the bulk connection of %s: %s", connection.peer, reason)
+        connection.set_timeout(0.1)
+        with contextlib.suppress(GfsError):
+            connection.send(error_header(Busy(reason)))
+        connection.close()
 
     def stop(self) -> None:
         """Ends all connections and waits for their threads."""

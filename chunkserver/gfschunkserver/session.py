@@ -192,9 +192,9 @@ class WriteSession:
         while self._pending and not self._pending[0].forwarded:
             head = self._pending[0]
             if head.repeats is not None:
-                if head.repeats.answer is None:
+                head.answer = self._full() if head.repeats.is_refused else head.repeats.answer
+                if head.answer is None:
                     return
-                head.answer = head.repeats.answer
             self._pending.popleft()
             if head.client_slot is not None and isinstance(head.answer, Ack):
                 head.client_slot.answer = head.answer
@@ -242,7 +242,7 @@ class WriteSession:
             raise InvalidArgument(f"bytes {offset} to {offset + len(payload)} are not inside a chunk of {capacity}")
         match request.kind:
             case bulk.WRITE:
-                serial = self._chain.assign_write(offset + len(payload))
+                serial = self._chain.assign_write(offset + len(payload) if payload else 0)
                 self._send_and_apply(request, serial, offset, payload, request.digests)
             case bulk.APPEND:
                 self._append_as_primary(request, payload)
@@ -274,13 +274,15 @@ class WriteSession:
         """Pads the chunk, so that every later record goes to the next one too (GFS §3.3). The session goes on."""
         serial = self._chain.assign_padding()
         capacity = self._chain.replica.state.chunk_bytes
-        answer = error_header(ChunkFull(f"chunk {self._chain.replica.chunk:x} has no room for this record"))
         if not serial:
-            self._pending.append(_Pending(answer, False, 0))
+            self._pending.append(_Pending(self._full(), False, 0))
             return
         padding = Mutate(bulk.CUT, serial, capacity, sync=request.sync)
         self._send_and_apply(padding, serial, capacity, memoryview(b""), b"")
-        self._pending[-1].answer = answer
+        self._pending[-1].answer = self._full()
+
+    def _full(self) -> BulkError:
+        return error_header(ChunkFull(f"chunk {self._chain.replica.chunk:x} has no room for this record"))
 
     def _send_and_apply(
         self,

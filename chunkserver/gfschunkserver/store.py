@@ -50,7 +50,7 @@ class Store:
             for disk in self.disks:
                 disk.on_failure = lambda _disk, chunks: self._tell(chunks)
                 disk.on_corrupt = self.listener_of_one
-                disk.adopt(self.cluster, self.server, self.highest_epoch)
+                self._adopt(disk)
                 disk.recover()
                 disk.start()
             self._drop_doubles()
@@ -95,6 +95,15 @@ class Store:
             disk.lock()
         except OSError as error:
             raise ConfigurationError(f"cannot use the data directory {disk.layout.root}: {error.strerror}") from error
+
+    def _adopt(self, disk: Disk) -> None:
+        """A disk that is ours and cannot be written is out of use; a new one is a mistake that a person should see."""
+        try:
+            disk.adopt(self.cluster, self.server, self.highest_epoch)
+        except (DiskFailed, NoSpace) as error:
+            if disk.identity is None:
+                raise
+            disk.fail(error.message)
 
     def _identify(self) -> None:
         identities = [(disk, disk.identity) for disk in self.disks if disk.identity is not None]
@@ -175,8 +184,10 @@ class Store:
             assert isinstance(replica.home, Disk)
             by_disk.setdefault(replica.home, []).append(replica)
         for disk, doomed in by_disk.items():
-            disk.drop(doomed, reason)
-            self._tell(replica.chunk for replica in doomed)
+            try:
+                disk.drop(doomed, reason)
+            finally:
+                self._tell(replica.chunk for replica in doomed)
 
     def condemn(self, replica: Replica, reason: str) -> None:
         """A replica failed verification: it is served no more, kept for a person, and reported."""

@@ -137,14 +137,17 @@ class Appender:
         try:
             self._deliver(deque(batch), lengths)
             self._core.call(RecordLength(self.inode, tuple(lengths.values())), AttributesReply)
-        except GfsError as error:
+        except BaseException as error:
             self._end_session()
             for record in batch:
-                record.error = error
-        with self._changed:
-            for record in batch:
-                record.is_settled = True
-            self._changed.notify_all()
+                record.error = error if isinstance(error, GfsError) else GfsError(f"the append ended by {error!r}")
+            if not isinstance(error, GfsError):
+                raise
+        finally:
+            with self._changed:
+                for record in batch:
+                    record.is_settled = True
+                self._changed.notify_all()
 
     def _deliver(self, undelivered: "deque[Record]", lengths: dict[int, ChunkLength]) -> None:
         """Sends until every record has its place, through failures of servers, until the deadline."""

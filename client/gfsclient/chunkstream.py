@@ -107,11 +107,14 @@ class ChunkStream:
         """Empties the queue in a thread, unless one does so already."""
         if self.is_running or not self._queue:
             return
-        self.is_running = True
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._wake_reader.setblocking(False)
-        self._wake_writer.setblocking(False)
-        threading.Thread(target=self._run, name=f"gfs-chunk-{self.index}", daemon=True).start()
+        try:
+            self._wake_reader, self._wake_writer = socket.socketpair()
+            self._wake_reader.setblocking(False)
+            self._wake_writer.setblocking(False)
+            self.is_running = True
+            threading.Thread(target=self._run, name=f"gfs-chunk-{self.index}", daemon=True).start()
+        except (OSError, RuntimeError) as error:  # no descriptor or no thread is left in this process
+            self._end(GfsError(f"writing chunk {self.index} cannot be started: {error}"))
 
     def abandon(self) -> None:
         """What is not sent yet is forgotten, and what was sent is not sent again."""

@@ -91,7 +91,7 @@ def find_config(path: str | os.PathLike[str] | None = None) -> Path | None:
         return own
     current = current_file()
     if current.is_file():
-        return Path(current.read_text().strip())
+        return Path(os.fsdecode(current.read_bytes().strip()))
     if "GFS_CLIENT_MASTERS" in os.environ and "GFS_CLIENT_KEY" in os.environ:
         return None
     raise ConfigurationError(

@@ -6,6 +6,7 @@ thread to the masters.
 
 import asyncio
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 from gfsclient.config import ClientConfig
 from gfsclient.masters import Masters
 from gfsprotocol.bulksocket import BulkPool
-from gfsprotocol.errors import ConnectionLost, LocalProtocolError
+from gfsprotocol.errors import ConnectionLost, InvalidArgument, LocalProtocolError
 from gfsprotocol.messages import RequestBody, ServerAddress
 
 AVOID_SECONDS: Final = 20.0
@@ -93,16 +94,28 @@ class Core:
         """Numbers of appended records, rising over all files: servers tell repetitions by them."""
         self._workers = ThreadPoolExecutor(config.threads, "gfs-file")
         self._loop_thread = threading.get_ident()
+        self._process = os.getpid()
         self._closed = False
 
     @property
     def is_closed(self) -> bool:
         return self._closed
 
-    def submit(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> "Future[_Reply]":
-        """From any thread: asks the masters; the future gets the reply or the error."""
+    @property
+    def is_forked(self) -> bool:
+        """Whether we are in a child of its process: there its threads are missing, and its connections shared."""
+        return os.getpid() != self._process
+
+    def check(self) -> None:
+        """ConnectionLost if closed, InvalidArgument in a forked child."""
+        if self.is_forked:
+            raise InvalidArgument("a file system cannot be used in a process forked from its own: open another there")
         if self._closed:
             raise ConnectionLost("the file system is closed")
+
+    def submit(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> "Future[_Reply]":
+        """From any thread: asks the masters; the future gets the reply or the error."""
+        self.check()
         return asyncio.run_coroutine_threadsafe(self.masters.expect(body, kind, deadline_seconds), self.loop)
 
     def call(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> _Reply:
@@ -118,10 +131,9 @@ class Core:
     async def in_thread(
         self, function: "Callable[_Arguments, _Result]", *arguments: _Arguments.args, **named: _Arguments.kwargs
     ) -> _Result:
-        """Runs blocking work in one of the client's threads."""
-        if self._closed:
-            raise ConnectionLost("the file system is closed")
-        return await self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named))
+        """Runs blocking work in one of the client's threads; cancelled, we leave it to its end: it may close a file."""
+        self.check()
+        return await asyncio.shield(self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named)))
 
     async def close(self) -> None:
         """Ends threads and connections; what is under way is waited for, at most until its own deadline."""

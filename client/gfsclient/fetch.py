@@ -14,7 +14,7 @@ from gfsclient.core import Core
 from gfsclient.locations import ChunkMap
 from gfsclient.masters import backoff_seconds
 from gfsprotocol import bulk
-from gfsprotocol.bulksocket import expect
+from gfsprotocol.bulksocket import OWN_FAULT, expect
 from gfsprotocol.checksums import block_count, digest
 from gfsprotocol.errors import (
     AvailabilityError,
@@ -201,7 +201,8 @@ class Fetcher:
     def _failed(self, server: int, error: GfsError, piece: Piece, reasons: dict[int, GfsError]) -> None:
         if not piece.is_cancelled:
             reasons[server] = error
-            self._core.servers.failed(server)
+            if error.hint != OWN_FAULT:
+                self._core.servers.failed(server)
 
 
 class _Question:

@@ -1,6 +1,7 @@
 """The async API of the file system: what a person would call."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import stat
@@ -28,6 +29,8 @@ from gfsprotocol.errors import GfsError, IsADirectory, NotFound, StaleHandle
 from gfsprotocol.ids import ROOT_INODE
 from gfsprotocol.messages import (
     Attributes,
+    AttributesReply,
+    Close,
     Create,
     Locate,
     Locations,
@@ -139,7 +142,7 @@ class FileSystem(Namespace):
             located = await self._masters.expect(Locate(path, ROOT_INODE), Locations)
             return FileHandle(self._core, path, flags, located.attributes, located)
         if not flags.creates:
-            attributes = await self._attributes(OpenForWrite(path))
+            attributes = await self._register(OpenForWrite(path))
         else:
             config = self._core.config
             body = Create(
@@ -150,8 +153,33 @@ class FileSystem(Namespace):
                 exclusive=flags.is_exclusive,
                 truncate=flags.truncates,
             )
-            attributes = await self._attributes(body)
+            attributes = await self._register(body)
         return FileHandle(self._core, path, flags, attributes)
+
+    async def _register(self, body: Create | OpenForWrite, made: bytes = b"") -> Attributes:
+        """Makes us a writer. If we are cancelled meanwhile, that is undone first, or the file would stay open for ever.
+
+        ``made`` is the path of a file that is not to stay either.
+        """
+        asking = asyncio.ensure_future(self._attributes(body))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._unregister(asking, made))
+            raise
+
+    async def _unregister(self, asking: "asyncio.Future[Attributes]", made: bytes) -> None:
+        await asyncio.wait([asking], timeout=STOP_SECONDS)
+        if not asking.done() or asking.exception() is not None:
+            asking.cancel()
+            return
+        inode = asking.result().inode
+        try:
+            await self._masters.expect(Close(inode), AttributesReply, STOP_SECONDS)
+            if made and (await self.stat(made, follow=False)).inode == inode:
+                await self._done(Unlink(made))
+        except GfsError:
+            return  # the masters close what is open when we are gone
 
     async def read_bytes(self, path: PathLike) -> bytes:
         """The whole content of a file."""
@@ -190,7 +218,8 @@ class FileSystem(Namespace):
         is_any_left = True
         while is_any_left:
             await asyncio.sleep(APPEND_CHECK_SECONDS)
-            is_any_left = await self._core.in_thread(self._appenders.close_idle)
+            with contextlib.suppress(GfsError):  # the masters close what could not be closed, when we are gone
+                is_any_left = await self._core.in_thread(self._appenders.close_idle)
 
     # -------------------------------------------------------------------------------------------------------- transfer
 
@@ -286,10 +315,7 @@ class FileSystem(Namespace):
     ) -> int:
         """A new file is listed as open meanwhile; one that replaces another has no name until it is complete."""
         present = await self._present(remote) if overwrite else None
-        if present is None:
-            handle = await self.open_handle(remote, "x", replication, chunk_bytes, permissions)
-        else:
-            handle = await self._open_nameless(remote, present, replication, chunk_bytes)
+        handle = await self._open_for_put(remote, present, replication, chunk_bytes, permissions)
         stop = Stop()
 
         def give_up() -> None:
@@ -319,18 +345,22 @@ class FileSystem(Namespace):
             raise IsADirectory(f"{paths.to_text(remote)}: is a directory")
         return present
 
-    async def _open_nameless(
-        self, remote: bytes, present: Attributes, replication: int, chunk_bytes: int
+    async def _open_for_put(
+        self, remote: bytes, present: Attributes | None, replication: int, chunk_bytes: int, permissions: int
     ) -> FileHandle:
-        """A file that gets the name ``remote`` by Publish; with the permissions of the one that has it now."""
+        """A new file; one that replaces another gets its name by Publish, and has the permissions of the other."""
+        if present is not None:
+            permissions = stat.S_IMODE(present.mode) if stat.S_ISREG(present.mode) else 0o644
         body = Create(
-            paths.parent(remote),
-            mode=stat.S_IMODE(present.mode) if stat.S_ISREG(present.mode) else 0o644,
+            remote if present is None else paths.parent(remote),
+            mode=permissions,
             replication=replication or self._core.config.replication,
             chunk_bytes=chunk_bytes or self._core.config.chunk_bytes,
-            anonymous=True,
+            exclusive=present is None,
+            anonymous=present is not None,
         )
-        return FileHandle(self._core, remote, OpenMode.parse("w"), await self._attributes(body))
+        attributes = await self._register(body, made=remote if present is None else b"")
+        return FileHandle(self._core, remote, OpenMode.parse("w"), attributes)
 
     async def _discard(self, handle: FileHandle, is_named: bool, error: BaseException) -> None:
         """After a failed upload nothing of it stays behind, if a master can be told so."""

@@ -249,6 +249,11 @@ class FileHandle:
             finally:
                 self._end()
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether it belongs to a parent of this process; its locks may be held for ever then."""
+        return self._core.is_forked
+
     def give_up(self) -> None:
         """From another thread: makes a write that waits fail soon."""
         if self._writer is not None:
@@ -263,6 +268,7 @@ class FileHandle:
     def _check_open(self) -> None:
         if self.closed:
             raise InvalidArgument("the file is closed")
+        self._core.check()
 
 
 def _check_offset(offset: int) -> None:

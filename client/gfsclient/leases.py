@@ -6,7 +6,9 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.session import WriteSession
+from gfsprotocol.bulksocket import OWN_FAULT
 from gfsprotocol.errors import (
+    Busy,
     ConnectionLost,
     DeadlineExceeded,
     GfsError,
@@ -119,6 +121,8 @@ class ChunkLease:
     def failed(self, lease: Lease, error: GfsError, was_connected: bool) -> None:
         """A session under ``lease`` ended with ``error``, or could not be begun."""
         if self.current is None or lease.grant.version < self.current.grant.version:
+            return
+        if isinstance(error, Busy) and error.hint == OWN_FAULT:
             return
         self._failures += 1
         if self._failures == 1 and was_connected and isinstance(error, ConnectionLost):

@@ -39,8 +39,11 @@ class ChunkMap:
     def refresh(self, index: int, deadline_seconds: float | None = None) -> ChunkLocation:
         """Asks the master anew for this chunk and those after it."""
         question = Locate(b"", self.inode, index, CHUNKS_PER_QUESTION)
-        self._learn(self._core.call(question, Locations, deadline_seconds))
-        return self._known.get(index) or ChunkLocation(index, 0, 0, 0, (), b"")
+        answer = self._core.call(question, Locations, deadline_seconds)
+        self._learn(answer)
+        # Not from what is kept: what other threads learn may have displaced it already, and a hole reads as zeros.
+        found = [location for location in answer.chunks if location.index == index]
+        return found[0] if found else ChunkLocation(index, 0, 0, 0, (), b"")
 
     def refresh_size(self) -> int:
         """The file's size now."""
@@ -59,6 +62,7 @@ class ChunkMap:
                 self._known.clear()  # chunks that were short before may be longer now
             self._attributes = answer.attributes
             for location in answer.chunks:
+                self._known.pop(location.index, None)  # what is learned last is forgotten last
                 self._known[location.index] = location
             while len(self._known) > CHUNKS_KEPT_MAX:
                 del self._known[next(iter(self._known))]

@@ -9,6 +9,7 @@ Belongs to one event loop; atomic between awaits: numbering, choice of the leade
 """
 
 import asyncio
+import math
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -46,6 +47,8 @@ GOODBYE_SECONDS: Final = 1.0
 ROUND_SECONDS_MIN: Final = 1.0
 ROUND_SECONDS_MAX: Final = 10.0
 """How long one round of asking all masters waits for those that do not answer: a stopped one delays no failover."""
+REMEMBERED_SECONDS: Final = 3600.0
+"""For so long after its last call a client is known to the masters; no call's deadline is longer."""
 BACKOFF_SECONDS_MIN: Final = 0.02
 BACKOFF_SECONDS_MAX: Final = 1.0
 
@@ -116,8 +119,8 @@ class Masters:
         self._next_number = 1
         self._floor = 1
         self._open_numbers: set[int] = set()
-        self._is_known = False
-        """Whether a mutation of ours has ever succeeded."""
+        self._succeeded_at = -math.inf
+        """When a mutation of ours succeeded last."""
         self._in_flight = 0
         self._housekeeper: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -134,16 +137,17 @@ class Masters:
         self._in_flight += 1
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
+            deadline = asyncio.get_running_loop().time() + seconds
             leader = self._leader
             if leader is None or leader.is_lost:
-                return await self._call_patiently(body, number, seconds, None)
+                return await self._call_patiently(body, number, deadline, None)
             try:
                 return await self._ask(leader, body, number, seconds, False)
             except AvailabilityError as error:
                 if not _is_retried(error):
                     raise
                 self._note(leader, error)
-                return await self._call_patiently(body, number, seconds, error)
+                return await self._call_patiently(body, number, deadline, error)
         finally:
             self._in_flight -= 1
             if number:
@@ -164,15 +168,15 @@ class Masters:
         reply = response.body
         if isinstance(reply, ErrorReply):
             raise from_wire(reply.code, reply.message, reply.hint)
-        self._is_known = self._is_known or bool(number)
+        if number:
+            self._succeeded_at = asyncio.get_running_loop().time()
         return reply
 
     async def _call_patiently(
-        self, body: RequestBody, number: int, seconds: float, first_error: AvailabilityError | None
+        self, body: RequestBody, number: int, deadline: float, first_error: AvailabilityError | None
     ) -> ReplyBody:
         """Asks again and again, until the deadline."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
         last_error, attempt = first_error, 0
         retry = isinstance(first_error, ConnectionLost)
         while True:
@@ -180,9 +184,9 @@ class Masters:
             try:
                 return await self._ask(leader, body, number, max(0.0, deadline - loop.time()), retry)
             except CallForgotten:
-                if not retry or self._is_known:
+                if not retry or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
                     raise
-                # Nothing that we did was ever logged, or the master would know us: so this call was not done either.
+                # Nothing that we did lately was logged, or the master would know us: so this call was not done either.
                 retry = False
             except AvailabilityError as error:
                 if not _is_retried(error):
@@ -248,7 +252,10 @@ class Masters:
                     if self._search is None or self._search.done():
                         self._search = asyncio.create_task(self._search_leader())
                         self._search.add_done_callback(_retrieve)
-                    await asyncio.shield(self._search)
+                    search = self._search
+                    await asyncio.wait([search])  # which does not pass on that the search was cancelled, by close()
+                    if not search.cancelled():
+                        search.result()
         except TimeoutError as error:
             raise self._unreachable(last_error) from error
 
@@ -352,7 +359,11 @@ class Masters:
             await asyncio.sleep(TICK_SECONDS)
             leader = self._leader
             is_due = bool(self._writers) and loop.time() - kept_alive >= KEEP_ALIVE_SECONDS
-            if leader is None or leader.is_lost or not (is_due or self._in_flight):
+            if not (is_due or self._in_flight):
+                continue
+            if leader is None or leader.is_lost:
+                if is_due and await self._is_found():  # by a KeepAlive
+                    kept_alive = loop.time()
                 continue
             try:
                 await leader.call(KeepAlive(), PROBE_SECONDS, self.user)
@@ -361,8 +372,16 @@ class Masters:
                 if self._leader is leader:
                     self._reasons = {leader.channel.peer: error.message}
                     self._abandon()
-            except AvailabilityError as error:
+            except GfsError as error:
                 self._reasons = {leader.channel.peer: error.message}
+
+    async def _is_found(self) -> bool:
+        """Looks for a leader though no call waits for one."""
+        try:
+            await self.connect()
+        except GfsError:
+            return False
+        return True
 
     async def close(self) -> None:
         """Ends the connections; calls still waiting fail with ConnectionLost."""

@@ -177,11 +177,11 @@ class FileReader:
         return max(0, min(count, self.chunks.size - offset))
 
     def read_known(self) -> bytes:
-        """The whole file, as long as it was when its chunks were located."""
+        """The whole file, as long as it was when its chunks were located, or shorter if it was cut since."""
         buffer = bytearray(self.chunks.size)
         if buffer:
             self._fill(0, memoryview(buffer), whole=True)
-        return bytes(buffer)
+        return bytes(memoryview(buffer)[: self.chunks.size])  # what was cut off meanwhile reads as zeros: see read_into
 
     def stream(self, offset: int, count: int | None = None) -> Iterator[memoryview]:
         """The file's bytes from ``offset`` on, at most ``count``, in views that are good until the next one comes."""
@@ -190,6 +190,7 @@ class FileReader:
         try:
             while left:
                 view = ahead.next()[:left]
+                view = view[: max(0, self.chunks.size - ahead.position)]  # as in read_into
                 if not view:
                     return
                 yield view

@@ -5,10 +5,14 @@ may share one file system. It does not outlive a fork: the child gets an error, 
 """
 
 import asyncio
+import atexit
 import io
+import logging
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -19,12 +23,16 @@ from gfsclient.namespace import NOW
 from gfsclient.paths import PathLike, to_bytes
 from gfsclient.transfer import Progress, Readable, Writable
 from gfsclient.user import User
-from gfsprotocol.errors import ConnectionLost, InvalidArgument
+from gfsprotocol.errors import ConnectionLost, GfsError, InvalidArgument
 from gfsprotocol.messages import Attributes, OpenFile, Space, Status, Summary, TrashEntry
+
+log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
 READ_BYTES = 1 << 16
+CLEAN_UP_SECONDS = 10.0
+"""How long an interrupted call may take to undo what it has begun."""
 
 
 class File(io.BufferedIOBase):
@@ -34,23 +42,32 @@ class File(io.BufferedIOBase):
     """
 
     def __init__(self, handle: FileHandle, mode: str, name: str) -> None:
-        self._handle = handle
+        self._own = handle
         self.mode = mode
         self.name = name
+        if handle.mode.writes:
+            _open_for_writing.add(self)
+
+    @property
+    def _handle(self) -> FileHandle:
+        """InvalidArgument in a forked child: the parent goes on to use the file, and its connections."""
+        if self._own.is_forked:
+            raise InvalidArgument("a file cannot be used in a process forked from its own: open it again there")
+        return self._own
 
     @property
     def inode(self) -> int:
-        return self._handle.inode
+        return self._own.inode
 
     @property
     def closed(self) -> bool:
-        return self._handle.closed
+        return self._own.closed or self._own.is_forked
 
     def readable(self) -> bool:
-        return self._handle.mode.reads
+        return self._own.mode.reads
 
     def writable(self) -> bool:
-        return self._handle.mode.writes
+        return self._own.mode.writes
 
     def seekable(self) -> bool:
         return True
@@ -93,14 +110,28 @@ class File(io.BufferedIOBase):
         return self._handle.truncate(size)
 
     def flush(self) -> None:
-        if not self._handle.closed:
-            self._handle.flush()
+        if not self.closed:
+            self._own.flush()
 
     def fsync(self) -> None:
         self._handle.fsync()
 
     def close(self) -> None:
-        self._handle.close()
+        if not self.closed:
+            self._own.close()
+
+
+_open_for_writing: "weakref.WeakSet[File]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_what_is_left() -> None:
+    """As Python's own files, ours are whole when the program has just ended; later there are no threads to do it."""
+    for file in list(_open_for_writing):
+        try:
+            file.close()
+        except GfsError as error:
+            log.warning("%s was not closed, and cannot be any more: %s", file.name, error.message)
 
 
 class FileSystem:
@@ -388,17 +419,38 @@ class _LoopThread:
         return self._process == os.getpid() and self._thread.is_alive()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """The result of ``work``; if the waiting is interrupted (Ctrl-C), the work is cancelled first."""
+        """The result of ``work``; if the waiting is interrupted (Ctrl-C), the work is cancelled and has ended first."""
         try:
             self._check()
         except BaseException:
             work.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        task: asyncio.Task[_Result] | None = None
+        ended = threading.Event()
+        result: Future[_Result] = Future()
+
+        def end(done: asyncio.Task[_Result]) -> None:
+            error = None if done.cancelled() else done.exception()
+            if done.cancelled():
+                result.cancel()
+            elif error is not None:
+                result.set_exception(error)
+            else:
+                result.set_result(done.result())
+            ended.set()
+
+        def start() -> None:
+            nonlocal task
+            task = self._loop.create_task(work)
+            task.add_done_callback(end)
+
+        self._loop.call_soon_threadsafe(start)
         try:
-            return future.result()
+            return result.result()
         except BaseException:
-            future.cancel()
+            if not ended.is_set():
+                self._loop.call_soon_threadsafe(lambda: task is not None and task.cancel())
+                ended.wait(CLEAN_UP_SECONDS)
             raise
 
     def _check(self) -> None:

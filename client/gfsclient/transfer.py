@@ -17,6 +17,8 @@ from gfsprotocol.errors import AlreadyExists, DeadlineExceeded
 Progress = Callable[[int, int | None], None]
 """Called with the bytes done and the bytes in all (None if not known), from the thread that copies."""
 
+NAME_CHARACTERS_KEPT: Final = 50
+"""Of a name, in the temporary one: characters may have four bytes each, names 255 at most."""
 _POLL_SECONDS: Final = 0.2
 
 
@@ -109,7 +111,7 @@ def get_to_path(reader: FileReader, target: Path, overwrite: bool, stop: Stop, p
             return copy_out(reader, sink, stop, progress, 0, None)
     if present is not None and not overwrite:
         raise AlreadyExists(f"{target}: file exists")
-    temporary = target.with_name(f".{target.name[:200]}.gfs-{secrets.token_hex(4)}")
+    temporary = target.with_name(f".{target.name[:NAME_CHARACTERS_KEPT]}.gfs-{secrets.token_hex(4)}")
     mode = stat.S_IMODE(present.st_mode if present is not None else reader.chunks.attributes.mode) & 0o777
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
@@ -117,6 +119,7 @@ def get_to_path(reader: FileReader, target: Path, overwrite: bool, stop: Stop, p
             count = copy_out(reader, sink, stop, progress, 0, None)
             os.fsync(descriptor)
         _publish(temporary, target, overwrite)
+        _sync_directory(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -137,6 +140,21 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
         temporary.rename(target)  # a local file system without hard links
         return
     temporary.unlink()
+
+
+def _sync_directory(directory: Path) -> None:
+    """Makes names in it durable."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # one that we may write to and not read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _waitable(source: Readable) -> int | None:

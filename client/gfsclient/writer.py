@@ -69,7 +69,7 @@ class FileWriter:
     def room(self, offset: int) -> memoryview:
         """Free space, at least one byte, to put what belongs at ``offset``; :meth:`commit` says how much was put."""
         packet = self._packet
-        if packet is None or not self._continues(packet, offset):
+        if packet is None or not self._continues(packet, offset) or packet.length == self._limit(packet):
             self._seal()
             if offset >= FILE_BYTES_MAX:
                 raise FileTooLarge(f"offset {offset} is beyond the limit of {FILE_BYTES_MAX}")
@@ -114,24 +114,31 @@ class FileWriter:
 
         ``final`` says that no more will follow, so that the session is closed in the same round trip.
         """
-        packet, self._packet = self._packet, None
+        packet = self._packet
         if packet is None:
             return
         if not packet.length:
             assert isinstance(packet.buffer, bytearray)
             self._free.append(packet.buffer)
+            self._packet = None
             return
         is_last = packet.end == self.chunk_bytes
         packet.sync = sync or is_last
-        if len(self._streams) >= STREAMS_KEPT_MAX and self._packet_index not in self._streams:
-            self.flush(sync=True)
+        self._make_room()
         with self._changed:
             stream = self._stream(self._packet_index)
+            self._packet = None  # not before: whatever ends the waiting, what write() has taken is not lost by it
             stream.put(packet)
             if is_last or final:
                 stream.finish()
             stream.start()
         self._record_soon()
+
+    def _make_room(self) -> None:
+        """So that the packet at hand may have a stream of its own, although very many chunks are remembered."""
+        if len(self._streams) >= STREAMS_KEPT_MAX and self._packet_index not in self._streams:
+            self._settle_streams(sync=True)
+            self._record(None)
 
     def _stream(self, index: int) -> ChunkStream:
         """The stream of a chunk, ready for packets. With the condition; waits while too many others are active."""
@@ -194,12 +201,13 @@ class FileWriter:
         return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
 
     def abort(self) -> None:
-        """Gives up what is not acknowledged, records what is, and ends the registration as a writer."""
+        """Gives up what is not acknowledged, records what stands before it, and ends the registration as a writer."""
         self._packet = None
         with self._changed:
+            chunks = self._presentable()
             for stream in self._streams.values():
                 stream.abandon()
-        self._end(Close(self.inode, self._recordable()), CLOSE_SECONDS)
+        self._end(Close(self.inode, chunks), CLOSE_SECONDS)
 
     def _end(self, close: Close, deadline_seconds: float | None) -> Attributes:
         try:
@@ -211,7 +219,7 @@ class FileWriter:
 
     def truncate(self, size: int) -> Attributes:
         """Cuts the file, or extends it with zeros, after all that was written before."""
-        self.flush()
+        self.flush(sync=True)  # the streams forgotten below are the only ones that know what is not durable yet
         with self._changed:
             for stream in self._streams.values():
                 stream.finish()
@@ -231,6 +239,9 @@ class FileWriter:
             self._settle_one(sync)
         else:
             self._seal(sync, final)
+        self._settle_streams(sync, final)
+
+    def _settle_streams(self, sync: bool, final: bool = False) -> None:
         with self._changed:
             if sync:
                 self._ask_for_sync(final)
@@ -242,11 +253,13 @@ class FileWriter:
 
     def _settle_one(self, sync: bool) -> None:
         """The last packet of a small file, or of a small change: sent in this thread, its session in one round trip."""
-        packet, self._packet = self._packet, None
+        packet = self._packet
         assert packet is not None
         packet.sync = sync or packet.end == self.chunk_bytes
+        self._make_room()
         with self._changed:
             stream = self._stream(self._packet_index)
+            self._packet = None
             stream.put(packet)
         stream.run_here()
         with self._changed:
@@ -274,6 +287,13 @@ class FileWriter:
             told = [stream.recordable() for stream in self._streams.values()]
         return tuple(length for length in told if length is not None)
 
+    def _presentable(self) -> tuple[ChunkLength, ...]:
+        """As :meth:`_recordable`, while something is under way: up to the first chunk that lacks something. With the
+        condition. A reader of what stands behind it would find zeros where bytes are still to come."""
+        lacking = min((index for index, stream in self._streams.items() if stream.has_work), default=None)
+        told = [stream.recordable() for index, stream in self._streams.items() if lacking is None or index <= lacking]
+        return tuple(length for length in told if length is not None)
+
     def _record(self, deadline_seconds: float | None) -> None:
         """Tells the master how long the chunks have become, so that readers see it."""
         recording = self._recording
@@ -289,10 +309,9 @@ class FileWriter:
         if self._recording is not None and not self._recording.done():
             return
         with self._changed:
-            complete = any(stream.is_unrecorded and stream.is_idle for stream in self._streams.values())
-        chunks = self._recordable() if complete else ()
-        if not chunks:
-            return
+            chunks = self._presentable()
+            if not any(self._streams[told.index].is_idle for told in chunks):
+                return
         self._recording = self._core.submit(RecordLength(self.inode, chunks), AttributesReply)
         self._recording.add_done_callback(lambda done: self._told(chunks) if _succeeded(done) else None)
 

@@ -93,8 +93,8 @@ class Writers:
         return client in self._by_inode.get(inode, ())
 
     def others(self, inode: int, client: bytes) -> bool:
-        """Whether any client but this one has it open."""
-        return any(other != client for other in self._by_inode.get(inode, ()))
+        """Whether anyone else has it open: another client, or this one a second time."""
+        return any(other != client or times > 1 for other, times in self._by_inode.get(inode, {}).items())
 
     def clients(self) -> list[bytes]:
         return list(self._by_client)

@@ -187,7 +187,7 @@ def decode_request(header: bytes | memoryview) -> RequestHeader:
     """RemoteProtocolError if it is not one of :data:`RequestHeader`."""
     try:
         return _request_decoder.decode(header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"a bulk request cannot be read: {error}") from error
 
 
@@ -195,5 +195,5 @@ def decode_reply(header: bytes | memoryview) -> ReplyHeader:
     """RemoteProtocolError if it is not one of :data:`ReplyHeader`."""
     try:
         return _reply_decoder.decode(header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"a bulk reply cannot be read: {error}") from error

@@ -4,6 +4,7 @@ Threads with blocking sockets, because the system calls and BLAKE3 release the i
 to do between them; ``docs/decisions/0001-bulk-threads.md`` has the measurements.
 """
 
+import errno
 import select
 import socket
 import struct
@@ -12,10 +13,14 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from gfsprotocol import bulk
-from gfsprotocol.errors import ConnectionLost, DeadlineExceeded, GfsError, RemoteProtocolError, from_wire
+from gfsprotocol.errors import Busy, ConnectionLost, DeadlineExceeded, GfsError, RemoteProtocolError, from_wire
 
 _READ_AHEAD_BYTES = 8192
 _TIMEVAL = struct.Struct("@ll")
+_OWN_FAULTS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL)
+
+OWN_FAULT = "here"
+"""The hint of the error that says that this process, not the peer, lacks something."""
 
 
 class BulkConnection:
@@ -39,11 +44,17 @@ class BulkConnection:
 
     @classmethod
     def connect(cls, host: str, port: int, connect_seconds: float, timeout_seconds: float) -> "BulkConnection":
-        """Connects and sends the preamble. ConnectionLost if no one answers in time."""
+        """Connects and sends the preamble. ConnectionLost if no one answers in time.
+
+        Busy, with the hint OWN_FAULT, if this process has no descriptor, port or memory left: no fault of the peer.
+        """
         try:
             sock = socket.create_connection((host, port), connect_seconds)
         except OSError as error:
-            raise ConnectionLost(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+            reason = f"cannot connect to {host}:{port}: {error.strerror or error}"
+            if error.errno in _OWN_FAULTS:
+                raise Busy(reason, OWN_FAULT) from error
+            raise ConnectionLost(reason) from error
         connection = cls(sock, f"{host}:{port}", timeout_seconds)
         connection.send_bytes([bulk.PREAMBLE])
         return connection
@@ -170,12 +181,12 @@ class BulkPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def take(self, host: str, port: int) -> BulkConnection:
-        """An idle connection that still works, or a new one."""
+    def take(self, host: str, port: int, fresh: bool = False) -> BulkConnection:
+        """An idle connection that still works, or a new one; a new one in any case if it is to be ``fresh``."""
         while True:
             with self._lock:
                 idle = self._idle.get((host, port))
-                connection = idle.pop() if idle else None
+                connection = idle.pop() if idle and not fresh else None
             if connection is None:
                 return BulkConnection.connect(host, port, self._connect_seconds, self._timeout_seconds)
             if not connection.is_stale():

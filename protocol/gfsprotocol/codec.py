@@ -6,7 +6,7 @@ One frame carries a whole batch, because the codec's cost per request decides th
 
 import msgspec
 
-from gfsprotocol.errors import LocalProtocolError, RemoteProtocolError
+from gfsprotocol.errors import InvalidArgument, LocalProtocolError, RemoteProtocolError
 from gfsprotocol.ids import MIB
 from gfsprotocol.messages import Message
 
@@ -18,8 +18,14 @@ _decoder = msgspec.msgpack.Decoder(list[Message])
 
 
 def encode_frame(messages: list[Message]) -> bytes:
-    """One frame with all messages. LocalProtocolError if the batch would be larger than a peer accepts."""
-    frame = _encoder.encode(messages)
+    """One frame with all messages. LocalProtocolError if the batch would be larger than a peer accepts.
+
+    InvalidArgument if a message holds what has no place in a frame: a number beyond 64 bits, text that is no UTF-8.
+    """
+    try:
+        frame = _encoder.encode(messages)
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise InvalidArgument(f"a value is out of range: {error}") from error
     if len(frame) > FRAME_BYTES_MAX:
         raise LocalProtocolError(f"a frame of {len(frame)} bytes is larger than the limit of {FRAME_BYTES_MAX}")
     return frame

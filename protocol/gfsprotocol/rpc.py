@@ -22,6 +22,7 @@ from gfsprotocol.errors import (
     ConnectionLost,
     DeadlineExceeded,
     GfsError,
+    InvalidArgument,
     LocalProtocolError,
     RemoteProtocolError,
     VersionMismatch,
@@ -212,10 +213,10 @@ class Peer:
             await self.channel.close()
 
     def _frames(self, messages: list[Message]) -> list[bytes]:
-        """The messages as frames within the size limit; one that is too large by itself fails alone."""
+        """The messages as frames within the size limit; one that fits into none fails alone."""
         try:
             return [codec.encode_frame(messages)]
-        except LocalProtocolError as error:
+        except (LocalProtocolError, InvalidArgument) as error:
             if len(messages) > 1:
                 middle = len(messages) // 2
                 return self._frames(messages[:middle]) + self._frames(messages[middle:])

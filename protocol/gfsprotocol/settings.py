@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from gfsprotocol.errors import ConfigurationError
 from gfsprotocol.tokens import SECRET_BYTES_MIN
@@ -44,6 +44,8 @@ def load(kind: type[_Settings], file: Path | None = None, flags: dict[str, Any] 
         return kind(**values)
     except ValidationError as error:
         raise ConfigurationError(_one_line(error, file)) from error
+    except SettingsError as error:  # a list in the environment that is no JSON
+        raise ConfigurationError(f"in the environment: {error}") from error
 
 
 def _one_line(error: ValidationError, file: Path | None) -> str:

@@ -97,7 +97,11 @@ class CrashFile:
 
     def allocate(self, offset: int, count: int) -> None:
         with self._files.boundary("allocate", self._path):
-            assert offset + count <= len(self._inode.content)
+            old = len(self._inode.content)
+            missing = max(0, offset + count - old)
+            self._files.check_space(missing)
+            if missing:
+                self._inode.changed(old, old + missing, lambda: self._inode.content.extend(bytes(missing)))
 
     def truncate(self, length: int) -> None:
         with self._files.boundary("truncate", self._path):

@@ -1,8 +1,10 @@
 """Writes through a chain of real servers: order, equality, failures, fences."""
 
+import errno
 import os
 import random
 import shutil
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from gfschunkserver.chain import AppendSlot, Chain, Chains
+from gfschunkserver.journal import Journal
+from gfschunkserver.records import AnyRecord, ReplicaState
+from gfschunkserver.replica import Replica
 from gfsprotocol import bulk, tokens
-from gfsprotocol.bulksocket import expect
+from gfsprotocol.bulksocket import BulkConnection, expect
 from gfsprotocol.errors import (
     ChunkFull,
     DataError,
@@ -584,3 +590,189 @@ def lose_power(cluster: Cluster, index: int, durable: Path) -> None:
     durable.rename(home)
     cluster.servers[index] = cluster.start_server(index, port=port)
     cluster.wait_registered(cluster.servers[index])
+
+
+def test_a_writer_that_paused_under_a_renewed_lease_finds_the_chain(make_cluster: MakeCluster) -> None:
+    """A lease is renewed in a session's middle; if nothing more was to be sent, no server has seen the new token."""
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1, valid_ms=600))
+    writer.write(0, b"before")
+    writer.close()
+    eventually(lambda: cluster.leader.clock_ms() > 800)
+    for server in cluster.servers:
+        eventually(lambda server=server: not server.server.engine.chains.is_open(1))  # type: ignore[misc]
+        server.server.engine.expire_chains()
+    again = Writer(cluster.grant(1, 1))
+    again.write(6, b" and after")
+    again.close()
+    assert assert_equal_replicas(cluster, 1) == b"before and after"
+
+
+def test_chains_and_promises_are_forgotten_some_time_after_their_grants(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1, valid_ms=300))
+    writer.write(0, b"x")
+    writer.close()
+    gone = Writer(cluster.grant(2, 2, base_version=1, valid_ms=300))
+    with pytest.raises(ReplicaFailed):
+        gone.opened()
+    gone.abandon()
+    for server in cluster.servers:
+        chains = server.server.engine.chains
+
+        def is_empty(server: Server = server, chains: Chains = chains) -> bool:
+            server.server.engine.expire_chains()
+            return not chains._chains and not chains._promised and not chains._opening
+
+        eventually(is_empty)
+
+
+def test_a_mutation_that_hangs_keeps_its_member_out_of_the_next_grant(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would come after the member's table was read, and the member would differ from the others."""
+    monkeypatch.setattr("gfschunkserver.chain.CLOSE_SECONDS", 0.1)
+    cluster = make_cluster(2)
+    old = Writer(cluster.grant(1, 1))
+    old.write(0, b"first")
+    begun, go_on = threading.Event(), threading.Event()
+    hanging = cluster.servers[1].server.store.get(1)
+    put = Replica.put
+
+    def put_slowly(replica: Replica, offset: int, data: memoryview, digests: bytes, sync: bool) -> int:
+        if replica is hanging and data == b"torn":
+            begun.set()
+            assert go_on.wait(20)
+        return put(replica, offset, data, digests, sync)
+
+    monkeypatch.setattr(Replica, "put", put_slowly)
+    old.send_write(0, b"torn")
+    assert begun.wait(20)
+    newer = Writer(cluster.grant(1, 2, base_version=1))
+    try:
+        with pytest.raises(ReplicaFailed) as failure:
+            newer.opened()
+    finally:
+        go_on.set()
+    assert failure.value.hint == str(cluster.servers[1].id)
+    newer.abandon()
+    old.abandon()
+
+
+def test_an_empty_write_moves_nothing(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(2)
+    writer = Writer(cluster.grant(1, 1))
+    assert writer.write(1000, b"") == bulk.Ack(1000, 0)
+    writer.send_append(b"first", 1)
+    assert writer.ack() == bulk.Ack(0, 5)
+    writer.close()
+    assert assert_equal_replicas(cluster, 1) == b"first"
+
+
+def a_chain(cluster: Cluster) -> Chain:
+    writer = Writer(cluster.grant(1, 1))
+    writer.opened()
+    writer.close()
+    chain = cluster.servers[0].server.engine.chains.get(cluster.grant(1, 1))
+    assert chain is not None
+    return chain
+
+
+def test_a_busy_client_does_not_make_the_chain_forget_anothers_append(make_cluster: MakeCluster) -> None:
+    chain = a_chain(make_cluster(1))
+    slow, busy = b"s" * 16, b"b" * 16
+    slot, _ = chain.claim(slow, 1)
+    slot.answer = bulk.Ack(0, 5)
+    for record in range(1, 10_000):
+        chain.claim(busy, record)
+    assert chain.claim(slow, 1) == (slot, False)
+    for number in range(10_000):
+        chain.claim(number.to_bytes(16, "little"), 1)
+    assert len(chain._slots) < 5000
+
+
+def test_an_append_that_repeats_a_refused_one_does_not_wait_for_it(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = a_chain(make_cluster(1))
+    replica = chain.replica
+    first = b"c" * 16
+    chain.claim(first, 2)
+    claim = Chain.claim
+
+    def claim_and_refuse(chain: Chain, client: bytes, record: int) -> tuple[AppendSlot, bool]:
+        claimed = claim(chain, client, record)
+        if not claimed[1]:
+            chain.give_up(client, record)
+        return claimed
+
+    monkeypatch.setattr(Chain, "claim", claim_and_refuse)
+    again = Writer(chain.grant, client=first)
+    again.send_append(b"no room", 2)
+    again.connection.set_timeout(5)
+    with pytest.raises(ChunkFull):
+        again.ack()
+    again.close()
+    assert replica.length == 0
+
+
+def test_who_waits_to_open_a_chunk_and_who_comes_later_meet_at_one_lock() -> None:
+    chains = Chains()
+    with chains.opening(1):
+        chains.expire(lambda _grant: True)
+        entered = threading.Event()
+
+        def open_later() -> None:
+            with chains.opening(1):
+                entered.set()
+
+        later = threading.Thread(target=open_later)
+        later.start()
+        assert not entered.wait(0.1)
+    later.join()
+    assert chains._opening == {}
+
+
+@pytest.mark.parametrize("idle", [1, 2, 3])
+def test_a_member_that_lost_power_is_tried_on_a_new_connection(make_cluster: MakeCluster, idle: int) -> None:
+    """Of connections that were idle meanwhile nobody has told us that they are gone."""
+    cluster = make_cluster(2)
+    engine, member = cluster.servers[0].server.engine, cluster.servers[1].address
+    dead: list[BulkConnection] = []
+    for _ in range(idle):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            dead.append(BulkConnection.connect("127.0.0.1", listener.getsockname()[1], 5.0, 5.0))
+            listener.accept()[0].close()
+    for connection in dead:
+        engine.peers.give_back(member.host, member.port, connection)
+        connection.is_stale = lambda: False  # type: ignore[method-assign]
+    writer = Writer(cluster.grant(1, 1))
+    assert writer.write(0, b"x") == bulk.Ack(0, 1)
+    writer.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_primary_whose_disk_fails_at_the_opening_is_named(
+    make_cluster: MakeCluster, version: int, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """To the writer that is a replica which failed, not the end of its file."""
+    expected_logs("is out of use")
+    cluster = make_cluster(2)
+    primary = cluster.servers[0]
+    if version == 2:
+        writer = Writer(cluster.grant(1, 1))
+        writer.write(0, b"kept", sync=True)
+        writer.close()
+    append = Journal.append
+
+    def fail(journal: Journal, state: ReplicaState, record: AnyRecord) -> int:
+        if journal is primary.server.store.disks[0].journal:
+            raise OSError(errno.EIO, "Input/output error")
+        return append(journal, state, record)
+
+    monkeypatch.setattr(Journal, "append", fail)
+    writer = Writer(cluster.grant(1, version, base_version=version - 1))
+    with pytest.raises(ReplicaFailed) as failure:
+        writer.opened()
+    writer.abandon()
+    assert failure.value.hint == str(primary.id)

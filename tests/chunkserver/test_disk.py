@@ -19,6 +19,7 @@ from gfschunkserver.records import Base, Cut, Drop, Extend, Mark, ReplicaState, 
 from gfschunkserver.store import Store
 from gfsprotocol.checksums import BLOCK_BYTES, segment_digests
 from gfsprotocol.errors import (
+    AlreadyExists,
     ChunkCorrupt,
     ChunkNotFound,
     DirectoryInUse,
@@ -29,7 +30,14 @@ from gfsprotocol.errors import (
     UnsupportedFormat,
 )
 from gfsprotocol.ids import KIB, MIB
-from tests.chunkserver.crashfiles import Crashed, CrashFiles, anything_survives, everything_survives
+from tests.chunkserver.crashfiles import (
+    Crashed,
+    CrashFile,
+    CrashFiles,
+    anything_survives,
+    everything_survives,
+    nothing_survives,
+)
 from tests.chunkserver.test_crash import CHUNK_BYTES, CLUSTER, ROOT, a_grant, open_disk, put
 
 ExpectedLogs = Callable[..., None]
@@ -168,6 +176,45 @@ def test_a_header_of_a_newer_format_is_refused_as_such() -> None:
     body = bytes(data[:-32])
     with pytest.raises(UnsupportedFormat):
         chunkfile.decode_header(body + segment_digests(0, body))
+
+
+def test_a_zeroed_header_over_synced_data_is_damage(expected_logs: ExpectedLogs) -> None:
+    """Only a file that never had a digest table was never synced."""
+    expected_logs("it is kept as")
+    files = CrashFiles()
+    checkpointed(files)
+    files.content(CHUNK_FILE)[: chunkfile.HEADER_BYTES] = bytes(chunkfile.HEADER_BYTES)
+    disk = open_disk(files)
+    assert list(disk.corrupt) == [1]
+    assert files.exists(ROOT / "bad" / CHUNK_FILE.name)
+
+
+@pytest.mark.parametrize("place", ["header", "data"])
+def test_a_bad_sector_in_one_chunk_does_not_take_the_disk_out_at_the_start(
+    place: str, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("it is kept as", "cannot be read")
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    put(disk.create(a_grant(2)), 0, b"good", True)
+    put(disk.replicas[1], 0, DATA[:100], True)
+    files.reboot(everything_survives)
+    read = CrashFile.read
+
+    def read_or_fail(file: CrashFile, offset: int, count: int) -> bytes:
+        is_header = offset < chunkfile.HEADER_BYTES
+        if file._path == CHUNK_FILE and is_header == (place == "header"):
+            raise OSError(errno.EIO, "Input/output error")
+        return read(file, offset, count)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(CrashFile, "read", read_or_fail)
+        disk = open_disk(files)
+    assert disk.replicas[2].read_verified(0, 10) == b"good"
+    if place == "header":
+        assert disk.replicas[1].read_verified(0, MIB) == DATA
+    else:
+        assert list(disk.corrupt) == [1]
 
 
 # ---------------------------------------------------------------------------------------------------------- journal
@@ -336,6 +383,130 @@ def test_a_full_disk_keeps_the_old_content(expected_logs: ExpectedLogs) -> None:
     assert open_disk(files).replicas[1].read_verified(0, MIB) == DATA
 
 
+def test_an_overwrite_across_the_end_that_finds_no_room_leaves_the_disk_in_use() -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files, segment_bytes=16 * MIB)
+    replica = disk.replicas[1]
+    for free in range(0, 1000, 20):
+        files.free_bytes = free
+        try:
+            put(replica, len(DATA) - 100, b"z" * 300, False)
+        except NoSpace:
+            assert replica.read_verified(0, MIB) == DATA
+        else:
+            break
+    assert replica.read_verified(0, MIB) == DATA[:-100] + b"z" * 300
+
+
+def test_a_full_disk_without_room_for_a_new_segment_goes_on_in_the_old_one() -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files, segment_bytes=1 * KIB)
+    replica = disk.create(a_grant(2))
+    put(replica, 0, b"x" * 2000, True)
+    write = CrashFile.write
+
+    def write_nothing_new(file: CrashFile, offset: int, *pieces: bytes) -> None:
+        if not offset:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, offset, *pieces)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CrashFile, "write", write_nothing_new)
+        put(replica, 2000, b"y" * 2000, True)
+        disk.drop([disk.replicas[1]], "deletions make room")
+    assert not disk.failed
+    files.reboot(everything_survives)
+    disk = open_disk(files)
+    assert list(disk.replicas) == [2]
+    assert disk.replicas[2].read_verified(0, MIB) == b"x" * 2000 + b"y" * 2000
+
+
+@pytest.mark.parametrize("how", ["drop", "quarantine"])
+def test_a_replica_that_a_full_disk_could_not_let_go_is_still_there(how: str, expected_logs: ExpectedLogs) -> None:
+    expected_logs("is kept as")
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    other = disk.create(a_grant(2))
+    replica = disk.replicas[1]
+    files.free_bytes = 0
+    with pytest.raises(NoSpace):
+        if how == "drop":
+            disk.drop([replica, other], "the test wants it")
+        else:
+            disk.quarantine(replica, "the test wants it")
+    assert replica.read_verified(0, MIB) == DATA
+    files.free_bytes = 1 << 40
+    if how == "drop":
+        disk.drop([replica, other], "the test wants it")
+        assert disk.replicas == {}
+    else:
+        disk.quarantine(replica, "the test wants it")
+        assert list(disk.corrupt) == [1]
+    assert not files.exists(CHUNK_FILE)
+    disk.create(a_grant(1))
+
+
+def test_dropping_a_replica_whose_file_has_vanished_leaves_the_disk_in_use() -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    files.remove(CHUNK_FILE)
+    disk.drop([disk.replicas[1]], "the test wants it")
+    assert not disk.failed
+    assert disk.replicas == {}
+
+
+@pytest.mark.parametrize("function", ["fdatasync", "fsync"])
+def test_an_fsync_that_finds_no_space_is_a_failed_fsync(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Its pages are clean afterwards: asked again it would promise what was never written."""
+    expected_logs("is out of use")
+    store = open_store(tmp_path / "d")
+    store.join_cluster(CLUSTER)
+    replica = store.create(a_grant(1))
+    original = getattr(os, function)
+    failures = iter([errno.ENOSPC])
+
+    def fail_once(descriptor: int) -> None:
+        number = next(failures, 0)
+        if number:
+            raise OSError(number, "No space left on device")
+        original(descriptor)
+
+    monkeypatch.setattr(os, function, fail_once)
+    with pytest.raises(DiskFailed):
+        put(replica, 0, bytes(70_000), True)
+    assert store.disks[0].failed
+    store.close()
+
+
+def test_a_copy_that_cannot_be_published_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    open_files: list[CrashFile] = []
+    open_file = CrashFiles.open
+
+    def counted(self: CrashFiles, path: Path, create: bool = False) -> CrashFile:
+        open_files.append(open_file(self, path, create))
+        monkeypatch.setattr(open_files[-1], "close", lambda: open_files.pop())
+        return open_files[-1]
+
+    state = ReplicaState(Base(1, 2, 7, 0, CHUNK_BYTES, 0, 0, b"", b"", False))
+    copy = disk.layout.copy_file(1)
+    files.open(copy, create=True)
+    monkeypatch.setattr(CrashFiles, "open", counted)
+    with pytest.raises(AlreadyExists):
+        disk.adopt_copy(state)
+    assert open_files == []
+    disk.drop([disk.replicas[1]], "a newer copy takes its place")
+    files.free_bytes = 0
+    with pytest.raises(NoSpace):
+        disk.adopt_copy(state)
+    assert open_files == []
+    assert disk.replicas == {}
+    assert not files.exists(CHUNK_FILE)
+
+
 def test_the_reserve_is_kept_free_and_deletion_still_works() -> None:
     files = CrashFiles()
     disk = Disk(files, ROOT, 48 * KIB, reserve_bytes=1 << 20)
@@ -383,6 +554,86 @@ def test_tables_and_files_of_idle_replicas_are_let_go(monkeypatch: pytest.Monkey
     disk = open_disk(files)
     for chunk in range(1, 9):
         assert disk.replicas[chunk].read_verified(69_999, 10) == bytes([chunk]) + b"more"
+
+
+# -------------------------------------------------------------------------------- checkpoints beside other threads
+
+
+def reopened(files: CrashFiles) -> Disk:
+    files.failing = lambda _operation, _path: 0
+    files.reboot(everything_survives)
+    return open_disk(files)
+
+
+def disk_with_two_chunks_to_checkpoint(files: CrashFiles) -> Disk:
+    """Small files: their bytes are promised by the journal alone."""
+    disk = open_disk(files)
+    for chunk in (1, 2):
+        put(disk.create(a_grant(chunk)), 0, bytes([chunk]) * 1000, True)
+    disk.journal.rotate()
+    return disk
+
+
+def test_a_disk_that_fails_during_a_checkpoint_keeps_its_journal(expected_logs: ExpectedLogs) -> None:
+    """Chunks that are gone because the disk failed were not dropped: only the journal still has them."""
+    expected_logs("is out of use")
+    files = CrashFiles()
+    disk = disk_with_two_chunks_to_checkpoint(files)
+
+    def fail_meanwhile(operation: str, path: Path) -> int:
+        if operation == "sync" and path == CHUNK_FILE:
+            disk.fail("another thread's fsync failed")
+        return 0
+
+    files.failing = fail_meanwhile
+    with pytest.raises(DiskFailed):
+        disk.checkpoint_oldest(0)
+    disk = reopened(files)
+    for chunk in (1, 2):
+        assert disk.replicas[chunk].read_verified(0, MIB) == bytes([chunk]) * 1000
+
+
+def test_a_checkpoint_does_not_count_when_another_thread_got_the_fsync_error(expected_logs: ExpectedLogs) -> None:
+    """The kernel reports a failed write-back to one fsync of a descriptor only; the next one returns well."""
+    expected_logs("is out of use")
+    files = CrashFiles()
+    disk = disk_with_two_chunks_to_checkpoint(files)
+    segments = files.names(ROOT / "journal")
+    replica = disk.replicas[2]
+    syncs = iter(["the checkpoint's", "the writer's"])
+
+    def fail_meanwhile(operation: str, path: Path) -> int:
+        if operation == "sync" and path == replica.path:
+            if next(syncs, "") == "the writer's":
+                return errno.EIO
+            with pytest.raises(DiskFailed):
+                put(replica, 1000, bytes(70_000), True)
+        return 0
+
+    files.failing = fail_meanwhile
+    with pytest.raises(DiskFailed):
+        disk.checkpoint_oldest(0)
+    assert files.names(ROOT / "journal") == segments
+
+
+def test_a_checkpoint_leaves_a_drop_its_record_until_the_file_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a crash brings the replica back, with nothing in the journal that says it is gone."""
+    files = CrashFiles()
+    checkpointed(files)
+    disk = open_disk(files)
+    remove = files.remove
+
+    def checkpoint_before(path: Path) -> None:
+        if path == CHUNK_FILE:
+            disk.journal.rotate()
+            disk.checkpoint_oldest(0)
+        remove(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "remove", checkpoint_before)
+        disk.drop([disk.replicas[1]], "the test wants it")
+    files.reboot(nothing_survives)
+    assert open_disk(files).replicas == {}
 
 
 # ------------------------------------------------------------------------------------------------------ whole stores
@@ -475,6 +726,57 @@ def test_chunks_go_to_the_disk_with_more_room_and_a_failed_disk_leaves_the_other
     assert isinstance(store.create(a_grant(3)).home, Disk)
     assert [usage.failed != "" for usage in store.usage()].count(True) == 1
     store.close()
+
+
+def test_a_disk_that_cannot_remember_the_epoch_at_the_start_leaves_the_others(expected_logs: ExpectedLogs) -> None:
+    """It failed under one leader, the next one came, and the server is started again."""
+    expected_logs("is out of use", "injected into create")
+    files = CrashFiles()
+    roots = [Path("/a"), Path("/b")]
+    store = Store(files, roots, 64 * MIB, 0)
+    store.open()
+    store.join_cluster(CLUSTER)
+    put(store.disks[1].create(a_grant(1)), 0, b"x", True)
+    files.failing = lambda operation, path: errno.EIO * (operation == "create" and path.parent == roots[0])
+    store.obey(2)
+    store.close()
+    store = Store(files, roots, 64 * MIB, 0)
+    store.open()
+    try:
+        assert store.highest_epoch == 2
+        assert [bool(disk.failed) for disk in store.disks] == [True, False]
+        assert store.get(1).read_verified(0, 1) == b"x"
+    finally:
+        store.close()
+
+
+def test_a_stopped_disk_is_touched_by_no_thread_that_was_left_behind() -> None:
+    """The directory is another process's from then on, and the numbers of descriptors are other files'."""
+    files = CrashFiles()
+    disk = disk_with_a_chunk(files)
+    replica, other = disk.replicas[1], disk.create(a_grant(2))
+    disk.start()
+    with other.pinned():
+        disk.stop()
+        assert other.file is not None
+        before = bytes(files.content(CHUNK_FILE))
+        with pytest.raises((ChunkNotFound, DiskFailed)):
+            put(replica, len(DATA), b"late", False)
+        with pytest.raises((ChunkNotFound, DiskFailed)):
+            disk.create(a_grant(3))
+    assert bytes(files.content(CHUNK_FILE)) == before
+    assert other.file is None
+
+
+def test_a_disk_that_failed_closes_its_files(expected_logs: ExpectedLogs) -> None:
+    expected_logs("is out of use")
+    disk = disk_with_a_chunk(CrashFiles())
+    replica, other = disk.replicas[1], disk.create(a_grant(2))
+    with other.pinned():
+        disk.fail("the test pulled the cable")
+        assert replica.file is None
+        assert other.file is not None
+    assert other.file is None
 
 
 @pytest.mark.slow

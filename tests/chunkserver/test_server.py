@@ -1,21 +1,26 @@
 """A whole server from outside: its port, its HTTP side, what it tells masters and what it does for them."""
 
+import errno
 import json
 import os
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
-from gfschunkserver import chunkfile
+from gfschunkserver import chunkfile, copying, reading
+from gfschunkserver.files import File, OsFiles
 from gfsprotocol import bulk
 from gfsprotocol import messages as m
 from gfsprotocol.bulksocket import BulkConnection
+from gfsprotocol.checksums import BLOCK_BYTES, segment_digests
 from gfsprotocol.errors import (
     AddressInUse,
     Busy,
@@ -25,6 +30,7 @@ from gfsprotocol.errors import (
     ConnectionLost,
     DirectoryInUse,
     GfsError,
+    RemoteProtocolError,
     ReplicaFailed,
     StaleReplica,
     VersionMismatch,
@@ -252,6 +258,77 @@ def test_damage_under_a_writer_drops_this_replica_only(make_cluster: MakeCluster
     eventually(lambda: (cluster.servers[1].id, 1) in cluster.leader.corrupt)
 
 
+def test_a_chunk_that_is_cut_and_grows_again_while_it_is_read_is_not_damaged(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    data = os.urandom(3 * BLOCK_BYTES)
+    write_chunk(cluster, 1, data)
+    replica = server.server.store.get(1)
+    send_file = reading.send_file
+
+    def send_while_it_is_written(connection: BulkConnection, descriptor: int, offset: int, count: int) -> int:
+        sent = send_file(connection, descriptor, offset, count - BLOCK_BYTES)
+        replica.cut(2 * BLOCK_BYTES, sync=False)
+        sent += send_file(connection, descriptor, offset + sent, BLOCK_BYTES)
+        replica.put(2 * BLOCK_BYTES, data[:BLOCK_BYTES], segment_digests(0, data[:BLOCK_BYTES]), sync=False)
+        return sent
+
+    monkeypatch.setattr(reading, "send_file", send_while_it_is_written)
+    with connected(server) as connection, pytest.raises(ConnectionLost):
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, MIB))
+        receive_read(connection)
+    monkeypatch.undo()
+    assert server.server.store.corrupt_chunks() == set()
+    assert cluster.read(server, 1) == data[: 2 * BLOCK_BYTES] + data[:BLOCK_BYTES]
+
+
+def test_a_bad_sector_under_a_read_is_damage_and_not_the_readers_fault(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("is kept as")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    write_chunk(cluster, 1, os.urandom(BLOCK_BYTES))
+
+    def fail(*_arguments: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "sendfile", fail)
+    with connected(server) as connection, pytest.raises(ConnectionLost):
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, BLOCK_BYTES))
+        receive_read(connection)
+    eventually(lambda: (server.id, 1) in cluster.leader.corrupt)
+
+
+def test_a_reader_that_takes_nothing_does_not_keep_others_from_large_verified_reads(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "LARGE_READ_WAIT_SECONDS", 0.1, raising=False)
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    data = os.urandom(16 * MIB)
+    write_chunk(cluster, 1, data)
+    request = bulk.Read(cluster.read_token(1), 1, 1, 0, 16 * MIB, verify=True)
+    with connected(server) as stalled, connected(server) as connection:
+        stalled.send(request)
+        first = memoryview(bytearray(1))
+        stalled.receive_into(first)
+        connection.set_timeout(5)
+        connection.send(request)
+        with pytest.raises(Busy):
+            receive_read(connection)
+    assert cluster.read(server, 1, verify=True) == data
+
+
+@pytest.mark.parametrize("nested", [b"\x91" * 60_000 + b"\xc0", b"\x81\xc0" * 30_000 + b"\xc0"])
+def test_a_deeply_nested_header_is_no_frame(nested: bytes) -> None:
+    for decode, tag in ((bulk.decode_request, b"\x03"), (bulk.decode_reply, b"\x16")):
+        with pytest.raises(RemoteProtocolError):
+            decode(b"\x92" + tag + nested)
+
+
 # ---------------------------------------------------------------------------------------------------------- masters
 
 
@@ -374,6 +451,70 @@ def test_a_replica_is_copied_verified_and_reported(make_cluster: MakeCluster, ex
     assert cluster.read(cluster.servers[2], 1) == b"newer" + data[5:]
 
 
+def test_two_orders_for_a_copy_of_the_same_chunk_do_not_write_one_file(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """As two leaders give them, one after the other, while the first copy is still being made."""
+    cluster = make_cluster(2)
+    source, target = cluster.servers
+    data = os.urandom(3 * MIB)
+    write_chunk(cluster, 1, data, [source])
+    begun, go_on = threading.Event(), threading.Event()
+    read = copying._Pull._read
+
+    def read_slowly(pull: copying._Pull, offset: int, buffer: memoryview) -> tuple[bulk.ReadReply, memoryview]:
+        if offset == 2 * MIB and not begun.is_set():
+            begun.set()
+            assert go_on.wait(20)
+        elif offset == MIB and begun.is_set():
+            raise ConnectionLost("the source of the second copy is gone")
+        return read(pull, offset, buffer)
+
+    monkeypatch.setattr(copying._Pull, "_read", read_slowly)
+    expected_logs("cannot be copied from")
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 1, 1, (source.address,), cluster.read_token(1))]
+    assert begun.wait(20)
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(2, 1, 1, (source.address,), cluster.read_token(1))]
+    eventually(lambda: 2 in cluster.leader.finished)
+    assert "is being copied" in cluster.leader.finished[2]
+    go_on.set()
+    eventually(lambda: cluster.leader.finished.get(1) == "")
+    assert cluster.read(target, 1) == data
+
+
+def test_orders_of_two_leaders_are_not_taken_for_one_another(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leader numbers its orders from the beginning."""
+    cluster = make_cluster(2)
+    source, target = cluster.servers
+    for chunk in (1, 2):
+        write_chunk(cluster, chunk, bytes([chunk]), [source])
+    begun, go_on = threading.Event(), threading.Event()
+    read = copying._Pull._read
+
+    def read_slowly(pull: copying._Pull, offset: int, buffer: memoryview) -> tuple[bulk.ReadReply, memoryview]:
+        if pull._order.chunk == 1:
+            begun.set()
+            assert go_on.wait(20)
+        return read(pull, offset, buffer)
+
+    monkeypatch.setattr(copying._Pull, "_read", read_slowly)
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 1, 1, (source.address,), cluster.read_token(1))]
+    assert begun.wait(20)
+    cluster.leader.epoch = 2
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 2, 1, (source.address,), cluster.read_token(2))]
+    try:
+        eventually(lambda: cluster.leader.stored.get(target.id, {}).get(2) == (1, 1))
+        assert cluster.leader.finished.pop(1) == ""
+    finally:
+        go_on.set()
+    before = cluster.leader.heartbeats
+    eventually(lambda: cluster.leader.stored.get(target.id, {}).get(1) == (1, 1))
+    eventually(lambda: cluster.leader.heartbeats > before + 5)
+    assert cluster.leader.finished == {}
+
+
 def test_a_verify_order_finds_damage_and_the_copy_replaces_it(
     make_cluster: MakeCluster, expected_logs: ExpectedLogs
 ) -> None:
@@ -464,3 +605,107 @@ def test_stopping_ends_all_sessions_soon(make_cluster: MakeCluster) -> None:
     with pytest.raises(GfsError):
         writer.write(4, b"lost")
     writer.abandon()
+
+
+def test_stopping_while_an_order_is_carried_out_touches_its_task_on_the_loop_only(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks come and go there: looking at them from another thread could end the stop in its middle."""
+    cluster = make_cluster(2)
+    source, target = cluster.servers
+    write_chunk(cluster, 1, b"x", [source])
+    begun, go_on = threading.Event(), threading.Event()
+    read, shutdown = copying._Pull._read, ThreadPoolExecutor.shutdown
+
+    def read_slowly(pull: copying._Pull, offset: int, buffer: memoryview) -> tuple[bulk.ReadReply, memoryview]:
+        begun.set()
+        assert go_on.wait(20)
+        return read(pull, offset, buffer)
+
+    def shutdown_and_go_on(executor: ThreadPoolExecutor, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        go_on.set()
+        shutdown(executor, wait, cancel_futures=cancel_futures)
+
+    monkeypatch.setattr(copying._Pull, "_read", read_slowly)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", shutdown_and_go_on)
+    cluster.leader.orders[target.id] = [m.ReplicateOrder(1, 1, 1, (source.address,), cluster.read_token(1))]
+    assert begun.wait(20)
+    target._thread.loop.slow_callback_duration = 60.0
+    target._thread.loop.set_debug(True)
+    try:
+        target.stop()
+    finally:
+        go_on.set()
+
+
+class _SlowFiles(OsFiles):
+    """A disk on which opening a chunk takes as long as the test wants."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def open(self, path: Path, create: bool = False) -> File:
+        if path.suffix == ".chunk" and not create:
+            self.begun.set()
+            assert self.go_on.wait(20)
+        return super().open(path, create)
+
+
+def test_a_slow_disk_does_not_keep_the_server_from_its_heartbeats(make_cluster: MakeCluster) -> None:
+    cluster = make_cluster(1)
+    write_chunk(cluster, 1, b"slow")
+    cluster.servers[0].stop()
+    files = _SlowFiles()
+    files.go_on.set()
+    server = cluster.servers[0] = cluster.start_server(0, files=files)
+    cluster.wait_registered(server)
+    files.begun.clear()
+    files.go_on.clear()
+    with connected(server) as connection:
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, 10))
+        assert files.begun.wait(20)
+        before = cluster.leader.heartbeats
+        try:
+            eventually(lambda: cluster.leader.heartbeats > before + 5)
+        finally:
+            files.go_on.set()
+        assert receive_read(connection)[1] == b"slow"
+
+
+def test_a_thread_that_cannot_be_started_costs_one_connection(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("refusing the bulk connection")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("bulk"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    with connected(server) as connection, pytest.raises(Busy):
+        connection.receive_reply()
+    monkeypatch.undo()
+    assert server.server.status()["bulk_connections"] == 0
+    write_chunk(cluster, 1, b"x")
+
+
+def test_an_order_that_fails_unexpectedly_is_answered(
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("an order failed")
+    cluster = make_cluster(1)
+    server = cluster.servers[0]
+
+    def fail(*_arguments: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("gfschunkserver.orders.copy_chunk", fail)
+    monkeypatch.setattr(server.server._orders, "_delete_all", fail)
+    cluster.leader.orders[server.id] = [m.ReplicateOrder(1, 1, 1, (), b""), m.DeleteOrder(2, 2, 1)]
+    eventually(lambda: len(cluster.leader.finished) == 2)
+    assert all("a bug" in error for error in cluster.leader.finished.values())
+    assert server.server._orders._running == set()

@@ -1,6 +1,7 @@
 """How the command line meets errors, without any cluster."""
 
 import asyncio
+import inspect
 import os
 import signal
 import socket
@@ -58,6 +59,25 @@ def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "ls", "/", GFS_CONFIG=str(file))
     assert done.returncode == ConfigurationError.exit_code
     assert done.stderr == f"gfsclient: {file}: unknown setting 'mastres'\n"
+
+
+@pytest.mark.slow
+def test_a_setting_in_the_environment_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    done = run(tmp_path, "ls", "/", GFS_CLIENT_MASTERS="127.0.0.1:1", GFS_CLIENT_KEY="ab" * 32)
+    assert done.returncode == ConfigurationError.exit_code
+    assert "masters" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"/no/such/client.toml"])
+def test_a_pointer_to_a_cluster_that_leads_nowhere_is_one_line(tmp_path: Path, content: bytes) -> None:
+    current = tmp_path / ".local" / "state" / "gfs" / "current"
+    current.parent.mkdir(parents=True)
+    current.write_bytes(content)
+    done = run(tmp_path, "ls", "/")
+    assert done.returncode == ConfigurationError.exit_code
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
@@ -126,6 +146,20 @@ async def test_the_first_error_of_a_crew_is_the_error() -> None:
     with pytest.raises(NotFound, match="gone"):
         async with Crew(2) as crew:
             await crew.take(fail())
+
+
+async def test_work_that_waits_for_a_free_hand_is_closed_when_the_waiting_ends() -> None:
+    never = asyncio.Event()
+
+    async def work() -> None:
+        await never.wait()
+
+    waiting = work()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), Crew(1) as crew:
+            await crew.take(work())
+            await crew.take(waiting)
+    assert inspect.getcoroutinestate(waiting) == inspect.CORO_CLOSED
 
 
 async def test_input_is_fed_to_its_end_in_order() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from gfsprotocol import bulk
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import ConnectionLost, GfsError, InvalidArgument, IsADirectory, NotFound, PermissionDenied
+from gfsprotocol.errors import (
+    ConnectionLost,
+    GfsError,
+    InvalidArgument,
+    IsADirectory,
+    NotFound,
+    PermissionDenied,
+    Unreachable,
+)
 from gfsprotocol.ids import KIB, MIB
 from tests.client.chunkservers import Fault
 from tests.client.smallcluster import SmallCluster
@@ -194,6 +202,24 @@ async def test_idle_appenders_are_closed(small_cluster, monkeypatch):
     assert await cluster.files.append_record("/log", b"y") == 1
 
 
+async def test_idle_appenders_that_cannot_be_closed_are_left_to_the_masters(small_cluster, monkeypatch):
+    monkeypatch.setattr("gfsclient.filesystem.APPEND_CHECK_SECONDS", 0.0)
+    cluster = await small_cluster()
+    tried = []
+
+    def failing() -> bool:
+        tried.append(None)
+        if len(tried) == 1:
+            raise Unreachable("no master")
+        return False
+
+    monkeypatch.setattr(cluster.files._appenders, "close_idle", failing)
+    await cluster.files.write_bytes("/log", b"")
+    await cluster.files.append_record("/log", b"x")
+    await until(lambda: len(tried) == 2)
+    await cluster.files._janitor
+
+
 @pytest.mark.slow
 async def test_an_append_that_cannot_be_done_says_so_at_its_deadline(small_cluster):
     cluster = await small_cluster(deadline_seconds=0.4)
@@ -204,6 +230,29 @@ async def test_an_append_that_cannot_be_done_says_so_at_its_deadline(small_clust
     with pytest.raises(GfsError):
         await cluster.files.append_record("/log", b"y")
     assert await cluster.connect().exists("/log")
+
+
+async def test_a_failure_of_any_kind_is_told_to_all_whose_records_travelled_together(small_cluster, monkeypatch):
+    cluster = await small_cluster()
+    await cluster.files.write_bytes("/log", b"")
+    await cluster.files.append_record("/log", b"first")
+    appender = next(iter(cluster.files._appenders._by_inode.values()))
+    deliver, both = appender._deliver, threading.Event()
+
+    def failing(undelivered, lengths):
+        if len(undelivered) == 2:
+            raise RuntimeError("a bug")
+        assert both.wait(5)
+        deliver(undelivered, lengths)
+
+    monkeypatch.setattr(appender, "_deliver", failing)
+    appending = [asyncio.create_task(cluster.files.append_record("/log", b"x")) for _ in range(3)]
+    await until(lambda: len(appender._waiting) == 2)
+    both.set()
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*appending, return_exceptions=True)
+    assert sum(isinstance(result, int) for result in results) == 1
+    assert all("a bug" in str(result) for result in results if not isinstance(result, int))
 
 
 @pytest.mark.slow

@@ -174,6 +174,17 @@ async def test_a_read_of_what_another_client_cut_off_ends_there(small_cluster):
         assert await file.pread(5, 100) == bytes(5)
 
 
+@pytest.mark.parametrize("size", [500, 64 * KIB, 100_000, 300_000])
+async def test_what_was_written_before_a_truncation_is_durable_after_the_close(small_cluster, size):
+    cluster = await small_cluster(chunk_bytes=128 * KIB)
+    async with await cluster.files.open("/a", "wb") as file:
+        await file.write(bytes(90_000))
+        await file.flush()
+        await file.truncate(size)
+    for server in cluster.fleet.servers.values():
+        assert [replica.synced for replica in server.replicas.values()] == [90_000]
+
+
 # ------------------------------------------------------------------------------------------------ against a model
 
 _OFFSETS = st.one_of(st.integers(0, 400_000), st.sampled_from([0, 65_535, 65_536, 131_071, 131_072, 131_073, 262_144]))

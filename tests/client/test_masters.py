@@ -14,6 +14,7 @@ from gfsprotocol.errors import (
     AlreadyExists,
     AuthenticationFailed,
     Busy,
+    CallForgotten,
     ConfigurationError,
     ConnectionLost,
     NotFound,
@@ -107,6 +108,24 @@ async def test_the_floor_is_the_lowest_number_without_an_answer():
     assert masters._lowest_open() == numbers[2]
     masters._open_numbers.clear()
     assert masters._lowest_open() == numbers[-1] + 1
+
+
+async def test_a_client_that_was_idle_for_longer_than_it_is_remembered_is_served(small_cluster):
+    cluster: SmallCluster = await small_cluster()
+    await cluster.files.mkdir("/d")
+    masters = cluster.files._masters
+    cluster.harness.leader.state.sessions.by_client.clear()  # as after an hour
+
+    async def lost(_frame: bytes) -> None:
+        raise ConnectionLost("the connection was gone long ago")
+
+    masters._leader.channel.send = lost
+    with pytest.raises(CallForgotten):
+        await cluster.files.mkdir("/e")  # an hour has not passed for us: who knows why it is forgotten
+    masters._succeeded_at -= 3601
+    masters._leader.channel.send = lost
+    await cluster.files.mkdir("/e")
+    assert await cluster.files.listdir("/") == ["d", "e"]
 
 
 class Scripted:
@@ -279,6 +298,48 @@ async def test_the_leader_hears_of_us_while_files_are_open(network, masters, mon
     masters.count_writer(1)
     await until(lambda: len(requests) > heard + 2)
     masters.count_writer(-1)
+
+
+@pytest.mark.slow
+async def test_the_next_leader_hears_of_us_though_we_ask_nothing(network, masters, monkeypatch):
+    monkeypatch.setattr("gfsclient.masters.TICK_SECONDS", 0.01)
+    monkeypatch.setattr("gfsclient.masters.KEEP_ALIVE_SECONDS", 0.02)
+    network.masters["b:1"].leads = False
+    await masters.call(msg.StatSpace())
+    masters.count_writer(1)
+    network.masters["a:1"].leads, network.masters["b:1"].leads = False, True
+    heard = len(network.masters["b:1"].requests)
+    for channel in network.channels:
+        await channel.close()
+    await until(lambda: len(network.masters["b:1"].requests) > heard + 2)
+
+
+async def test_a_call_that_waits_for_a_leader_is_told_when_the_client_is_closed(network, masters):
+    network.masters["a:1"].leads = network.masters["b:1"].leads = False
+    waiting = asyncio.create_task(masters.call(msg.StatSpace()))
+    await until(lambda: masters._search is not None)
+    await masters.close()
+    with pytest.raises(ConnectionLost, match="closed"):
+        await waiting
+
+
+async def test_the_deadline_counts_from_the_first_attempt(network, masters, monkeypatch):
+    await masters.connect()
+    left = []
+
+    async def lost(*_: object) -> None:
+        await asyncio.sleep(0.02)
+        raise ConnectionLost("cut")
+
+    async def find(seconds: float, _error: object) -> None:
+        left.append(seconds)
+        raise Unreachable("nobody")
+
+    monkeypatch.setattr(masters, "_ask", lost)
+    monkeypatch.setattr(masters, "_find_leader", find)
+    with pytest.raises(Unreachable):
+        await masters.call(msg.StatSpace(), 1.0)
+    assert left[0] <= 0.98
 
 
 async def test_a_closed_client_refuses(small_cluster):

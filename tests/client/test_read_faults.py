@@ -254,3 +254,30 @@ async def test_a_stale_replica_is_not_read(small_cluster):
     for chunk, replica in stale.replicas.items():
         stale.replicas[chunk] = replace(replica, version=0, data=bytearray(b"old" * 2000))
     assert await cluster.files.read_bytes("/a") == data
+
+
+async def cut_off(cluster: SmallCluster) -> None:
+    """Another client empties the file, and the servers delete the chunk as they are told."""
+    await cluster.connect().truncate("/a", 0)
+    for server in cluster.fleet.servers.values():
+        server.replicas.clear()
+
+
+async def test_what_another_client_cut_off_is_not_read_as_zeros(small_cluster):
+    cluster = await small_cluster()
+    await written(cluster, 5000)
+    reader = await cluster.files._reader("/a")
+    await cut_off(cluster)
+    assert await cluster.files._core.in_thread(reader.read_known) == b""
+
+
+async def test_what_another_client_cut_off_is_not_copied_as_zeros(small_cluster):
+    cluster = await small_cluster(read_ahead_bytes=0)
+    data = await written(cluster, MIB)
+    reader = await cluster.files._reader("/a")
+    stream = reader.stream(0)
+    first = bytes(await cluster.files._core.in_thread(next, stream))
+    assert 0 < len(first) < MIB
+    await cut_off(cluster)
+    rest = await cluster.files._core.in_thread(lambda: b"".join(map(bytes, stream)))
+    assert (first, rest) == (data[: len(first)], b"")

@@ -6,14 +6,17 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from aiohttp import web
 
 from gfsclient import filesystem, sync
-from gfsprotocol import rpc
+from gfsprotocol import bulk, rpc
 from gfsprotocol.errors import ConnectionLost, InvalidArgument, NotFound
 from gfsprotocol.ids import MIB
 from gfsprotocol.network import RPC_PATH, upgrade
@@ -61,13 +64,18 @@ class ServedCluster:
 
 
 @pytest.fixture
-def files() -> Iterator[sync.FileSystem]:
-    served = ServedCluster()
+def served() -> Iterator[ServedCluster]:
+    cluster = ServedCluster()
     try:
-        with sync.FileSystem.connect([served.address], KEY, user=(0, 0), deadline_seconds=10) as system:
-            yield system
+        yield cluster
     finally:
-        served.stop()
+        cluster.stop()
+
+
+@pytest.fixture
+def files(served: ServedCluster) -> Iterator[sync.FileSystem]:
+    with sync.FileSystem.connect([served.address], KEY, user=(0, 0), deadline_seconds=10) as system:
+        yield system
 
 
 def test_names_and_attributes(files):
@@ -211,21 +219,103 @@ def test_a_closed_file_system_refuses(files):
         files.stat("/")
 
 
-@pytest.mark.slow
-def test_a_forked_child_is_told_to_open_its_own(files):
+def in_child(work: Callable[[], str]) -> str:
+    """What ``work`` returns in a forked child; nothing if it hangs."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         try:
-            files.stat("/")
-        except InvalidArgument as error:
-            os.write(writing, error.message.encode())
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(10)
+            os.write(writing, work().encode())
         finally:
             os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
     with os.fdopen(reading, "rb") as told:
-        assert b"forked" in told.read()
+        return told.read().decode()
+
+
+@pytest.mark.slow
+def test_a_forked_child_is_told_to_open_its_own(files):
+    def work() -> str:
+        with pytest.raises(InvalidArgument) as caught:
+            files.stat("/")
+        return caught.value.message
+
+    assert "forked" in in_child(work)
+
+
+@pytest.mark.slow
+def test_a_forked_child_does_not_use_the_connections_of_files_that_are_open(files):
+    files.write_bytes("/a", b"data")
+    source, target = files.open("/a"), files.open("/b", "wb")
+    target.write(b"half")
+
+    def work() -> str:
+        refused = []
+        for use in (source.read, lambda: source.pread(0, 1), lambda: target.write(b"x"), target.fsync, target.tell):
+            try:
+                use()
+            except InvalidArgument as error:
+                refused.append("forked" in error.message)
+        source.close()
+        target.close()
+        target.flush()
+        return f"{refused} {source.closed} {target.closed}"
+
+    assert in_child(work) == f"{[True] * 5} True True"
+    assert source.read() == b"data"
+    target.write(b" and half")
+    source.close()
+    target.close()
+    assert files.read_bytes("/b") == b"half and half"
+
+
+def test_a_file_of_a_closed_file_system_says_so(files):
+    files.write_bytes("/a", bytes(100_000))
+    file = files.open("/a")
+    files.close()
+    with pytest.raises(ConnectionLost, match="closed"):
+        file.read(10)
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_without_closing_a_file_ends_and_loses_nothing(files, served):
+    program = f"""
+from gfsclient import sync
+system = sync.FileSystem.connect(["{served.address}"], {KEY!r}, user=(0, 0), deadline_seconds=10)
+file = system.open("/left", "wb")
+file.write(bytes(3 << 20))
+reading = system.open("/left")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert files.stat("/left").size == 3 << 20
+    assert not files.list_open()
+
+
+@pytest.mark.slow
+def test_an_interrupted_upload_has_left_nothing_behind_when_the_interrupt_is_seen(files, served):
+    once = threading.Semaphore(1)
+
+    def interrupt(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.Mutate) and once.acquire(blocking=False):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    for server in served.cluster.fleet.servers.values():
+        server.before = interrupt
+
+    class Endless:
+        def read(self, count: int) -> bytes:
+            return bytes(count)
+
+    with pytest.raises(KeyboardInterrupt):
+        files.put_stream(Endless(), "/half")
+    files.close()
+    with sync.FileSystem.connect([served.address], KEY, user=(0, 0), deadline_seconds=10) as other:
+        assert other.listdir("/") == []
+        assert other.list_open() == []
 
 
 def test_both_apis_have_the_same_calls():

@@ -35,6 +35,21 @@ async def test_a_file_goes_in_and_comes_out_the_same(small_cluster, tmp_path, si
     assert sorted(os.listdir(tmp_path)) == ["source", "target"]
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_a_download_is_durable_with_its_name(small_cluster, tmp_path, monkeypatch, overwrite):
+    files = (await small_cluster()).files
+    await files.write_bytes("/a", b"data")
+    synced, fsync = [], os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, os.listdir(tmp_path)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    await files.get_file("/a", tmp_path / "local", overwrite=overwrite)
+    assert synced[-1] == (os.stat(tmp_path).st_ino, ["local"])
+
+
 async def test_what_is_there_is_not_overwritten_unasked(small_cluster, tmp_path):
     files = (await small_cluster()).files
     await files.write_bytes("/a", b"remote")
@@ -137,6 +152,44 @@ async def test_an_upload_that_is_cancelled_leaves_what_was_there_before(small_cl
     hold.set()
     assert await files.listdir("/") == (["a"] if overwrite else [])
     assert not await files.list_open()
+
+
+@pytest.mark.parametrize("what", ["new", "overwrite", "open"])
+async def test_cancelled_while_the_master_makes_the_file_nothing_of_it_stays(small_cluster, what):
+    cluster = await small_cluster()
+    files = cluster.files
+    await files.write_bytes("/a", b"old")
+    state = cluster.harness.leader.state
+    cluster.harness.log.open.clear()
+    if what == "open":
+        work = asyncio.create_task(files.open("/a", "r+"))
+    else:
+        path = "/a" if what == "overwrite" else "/b"
+        work = asyncio.create_task(files.put_stream(io.BytesIO(b"data"), path, overwrite=what == "overwrite"))
+    await until(lambda: len(state.writers))
+    work.cancel()
+    await asyncio.sleep(0)
+    cluster.harness.log.open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert await files.listdir("/") == ["a"]
+    assert not await files.list_open()
+
+
+async def test_a_write_that_is_cancelled_before_it_began_leaves_no_file_open(small_cluster):
+    cluster = await small_cluster(threads=4)
+    hold = threading.Event()
+    for server in cluster.fleet.servers.values():
+        server.before = lambda request: hold.wait(10) if isinstance(request, bulk.Mutate) else None
+    writes = [asyncio.create_task(cluster.files.write_bytes(f"/{number}", b"data")) for number in range(5)]
+    await until(lambda: len(cluster.harness.leader.state.writers) == 5)
+    await until(lambda: cluster.files._core._workers._work_queue.qsize() == 1)
+    writes[4].cancel()
+    await asyncio.sleep(0)
+    hold.set()
+    results = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None)] * 4 + [asyncio.CancelledError]
+    await until(lambda: not cluster.harness.leader.state.writers)
 
 
 @pytest.mark.slow

@@ -1,7 +1,9 @@
 """Writes through failures of chunk servers, leases and masters: nothing acknowledged is lost or doubled."""
 
 import asyncio
+import errno
 import os
+import socket
 import threading
 import time
 
@@ -18,11 +20,14 @@ from gfsprotocol.errors import (
     NoSpace,
     StaleHandle,
     TooFewServers,
+    Unreachable,
     WritesLost,
 )
 from gfsprotocol.ids import KIB, MIB
+from gfsprotocol.tokens import open_grant
 from tests.client.chunkservers import FakeChunkServer, Fault
 from tests.client.smallcluster import SmallCluster
+from tests.master.leading import until
 
 CHUNK = 256 * KIB
 PACKETS = 6
@@ -321,3 +326,164 @@ async def test_giving_up_ends_a_write_that_waits(small_cluster):
         await write
     hold.set()
     await cluster.files._core.in_thread(handle.abort)
+
+
+async def test_no_reader_sees_a_chunk_before_all_that_was_written_ahead_of_it(small_cluster):
+    cluster = await small_cluster(chunk_bytes=MIB)
+    hold = threading.Event()
+
+    def act(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.OpenWrite) and open_grant(cluster.fleet.key, request.grant).index == 0:
+            hold.wait(10)
+
+    for server in cluster.fleet.servers.values():
+        server.before = act
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    in_thread = cluster.files._core.in_thread
+    data = os.urandom(2 * MIB + 100)
+    await in_thread(handle.write, data)
+    writer = handle._writer
+    await until(lambda: writer._streams[1].is_unrecorded and writer._streams[1].is_idle)
+    writer._record_soon()
+    await until(lambda: writer._recording is None or writer._recording.done())
+    assert await cluster.connect().read_bytes("/a") == b""
+    hold.set()
+    await in_thread(handle.close)
+    assert await cluster.connect().read_bytes("/a") == data
+
+
+@pytest.mark.slow
+async def test_a_write_that_ends_early_shows_no_zeros_in_place_of_what_was_lost(small_cluster):
+    cluster = await small_cluster(chunk_bytes=MIB, deadline_seconds=0.3)
+    blocked = []
+
+    def act(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.OpenWrite) and open_grant(cluster.fleet.key, request.grant).index == 0:
+            blocked.append(request)
+            raise NoSpace("disk full")
+
+    for server in cluster.fleet.servers.values():
+        server.before = act
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    in_thread = cluster.files._core.in_thread
+    with pytest.raises(GfsError):
+        await in_thread(handle.write, os.urandom(2 * MIB + 100))
+        await until(lambda: handle._writer._streams[1].is_idle)
+        await in_thread(handle.flush)
+    with pytest.raises(GfsError):
+        await in_thread(handle.close)
+    assert blocked
+    assert await cluster.connect().read_bytes("/a") == b""
+
+
+async def test_an_error_that_passes_loses_nothing_that_was_taken_before(small_cluster, monkeypatch):
+    monkeypatch.setattr("gfsclient.writer.STREAMS_KEPT_MAX", 1)
+    cluster = await small_cluster(chunk_bytes=256 * KIB)
+    core = cluster.files._core
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    call, failures = core.call, [True]
+
+    def failing(body, kind, deadline_seconds=None):
+        if isinstance(body, msg.RecordLength) and failures:
+            failures.pop()
+            raise Unreachable("no master")
+        return call(body, kind, deadline_seconds)
+
+    monkeypatch.setattr(core, "call", failing)
+    await core.in_thread(handle.pwrite, 0, b"first")
+    await core.in_thread(handle.pwrite, 256 * KIB, b"second")
+    with pytest.raises(Unreachable):
+        await core.in_thread(handle.pwrite, 512 * KIB, b"third")
+    await core.in_thread(handle.close)
+    assert (await cluster.files.read_bytes("/a"))[256 * KIB :] == b"second"
+
+
+async def test_chunks_that_are_remembered_are_bounded_whatever_is_flushed(small_cluster, monkeypatch):
+    monkeypatch.setattr("gfsclient.writer.STREAMS_KEPT_MAX", 4)
+    cluster = await small_cluster(chunk_bytes=64 * KIB)
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    in_thread = cluster.files._core.in_thread
+    for index in range(10):
+        await in_thread(handle.pwrite, index * 64 * KIB, b"data")
+        await in_thread(handle.flush)
+    assert len(handle._writer._streams) <= 4
+    await in_thread(handle.close)
+    for server in cluster.fleet.servers.values():
+        assert all(replica.synced == len(replica.data) for replica in server.replicas.values())
+
+
+@pytest.mark.slow
+async def test_a_client_without_descriptors_blames_no_server(small_cluster, monkeypatch):
+    cluster = await small_cluster()
+    asked: list[msg.RequestBody] = []
+    for kind in (msg.RenewLease, msg.AllocateChunk):
+
+        def note(peer, request, body, act=cluster.harness.leader._special[kind]) -> None:
+            asked.append(body)
+            act(peer, request, body)
+
+        cluster.harness.leader._special[kind] = note
+    connect, attempts = socket.create_connection, [OSError(errno.EMFILE, "Too many open files")] * 6
+
+    def failing(*arguments, **named):
+        if attempts:
+            raise attempts.pop()
+        return connect(*arguments, **named)
+
+    monkeypatch.setattr(socket, "create_connection", failing)
+    await cluster.files.write_bytes("/a", b"data")
+    assert not attempts
+    assert len(asked) == 1
+    assert cluster.files._core.servers.excluded() == ()
+    attempts = [OSError(errno.EMFILE, "Too many open files")] * 2
+    await cluster.files._core.in_thread(cluster.files._core.pool.close)
+    assert await cluster.files.read_bytes("/a") == b"data"
+    assert not cluster.files._core.servers._avoided_until
+
+
+@pytest.mark.parametrize("what", ["socketpair", "thread"])
+async def test_a_stream_that_cannot_start_is_an_error_and_no_wait_for_ever(small_cluster, monkeypatch, what):
+    cluster = await small_cluster()
+    handle = await cluster.files.open_handle(b"/a", "wb")
+
+    thread = threading.Thread
+
+    def no_socketpair() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def no_thread(*arguments: object, name: str = "", **named: object) -> threading.Thread:
+        if name.startswith("gfs-chunk"):
+            raise RuntimeError("can't start new thread")
+        return thread(*arguments, name=name, **named)
+
+    def write_and_close() -> None:
+        with pytest.raises(GfsError, match="cannot be started"):
+            handle.write(bytes(3 * MIB))
+        with pytest.raises(GfsError, match="cannot be started"):
+            handle.close()
+
+    with monkeypatch.context() as broken:
+        if what == "socketpair":
+            broken.setattr(socket, "socketpair", no_socketpair)
+        else:
+            broken.setattr(threading, "Thread", no_thread)
+        async with asyncio.timeout(5):
+            await cluster.files._core.in_thread(write_and_close)
+    assert not (await cluster.files.list_open())
+
+
+async def test_two_handles_of_one_client_cost_each_other_no_acknowledged_byte(small_cluster):
+    cluster = await small_cluster()
+    in_thread = cluster.files._core.in_thread
+    first = await cluster.files.open_handle(b"/a", "wb")
+    second = await cluster.files.open_handle(b"/a", "r+b")
+    await in_thread(first.write, b"1" * (MIB + 10))
+    stream = first._writer._streams[0]
+    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    cluster.harness.clock.now += 1000  # the lease is over
+    cluster.harness.leader.beat(cluster.harness.clock.now)
+    await in_thread(second.pwrite, 2 * MIB, b"2")
+    await in_thread(second.flush)
+    await in_thread(first.close)
+    await in_thread(second.close)
+    assert await cluster.files.read_bytes("/a") == (b"1" * (MIB + 10)).ljust(2 * MIB, b"\0") + b"2"

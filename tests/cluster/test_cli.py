@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from blake3 import blake3
 from gfsprotocol.errors import (
     AlreadyExists,
     DirectoryNotEmpty,
+    FileTooLarge,
     InvalidArgument,
     IsADirectory,
     NameTooLong,
@@ -325,7 +327,98 @@ def test_removing_for_good(call: Call, home: str) -> None:
     assert call("rm", "-rf", "/").code == NotPermitted.exit_code
 
 
+def test_a_copy_into_itself_by_way_of_a_link_ends(call: Call, home: str) -> None:
+    call("mkdir", "-p", f"{home}/d/e")
+    call("put", "-", f"{home}/d/f", input=b"x")
+    call("ln", "-s", f"{home}/d", f"{home}/link")
+    done = call("cp", "-r", f"{home}/d", f"{home}/link")
+    assert done.code == InvalidArgument.exit_code
+    assert done.err.count("\n") == 1
+    assert "into itself" in done.err
+    assert len(names(call("find", home))) < 10
+
+
+def test_a_forced_copy_replaces_links_too(call: Call, home: str) -> None:
+    call("mkdir", "-p", f"{home}/d", f"{home}/e/d")
+    call("ln", "-s", "new", f"{home}/d/l")
+    call("ln", "-s", "old", f"{home}/e/d/l")
+    assert call("cp", "-r", f"{home}/d", f"{home}/e").code == AlreadyExists.exit_code
+    assert call("cp", "-rf", f"{home}/d", f"{home}/e").code == 0
+    assert json.loads(call("stat", "--json", f"{home}/e/d/l").out)["target"] == "new"
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{PILE OF POO}" * 63, "\N{CJK UNIFIED IDEOGRAPH-6587}" * 85])
+def test_the_longest_names_can_be_copied(call: Call, home: str, tmp_path: Path, name: str) -> None:
+    name = name[:200] if len(name) > 200 else name
+    assert call("put", "-", f"{home}/{name}", input=b"x").code == 0
+    assert call("get", f"{home}/{name}", str(tmp_path)).err == ""
+    assert (tmp_path / name).read_bytes() == b"x"
+    assert call("put", "-f", str(tmp_path / name), home).err == ""
+    assert call("cp", "-f", f"{home}/{name}", f"{home}/{name[:-1]}y").err == ""
+
+
+def test_a_link_that_is_put_keeps_its_own_name(call: Call, home: str, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "data-1").write_bytes(b"x")
+    (tmp_path / "current").symlink_to("data-1")
+    assert call("put", str(tmp_path / "current"), home).code == 0
+    assert names(call("ls", home)) == ["current"]
+    monkeypatch.chdir(tmp_path)
+    assert call("put", "-r", ".", home).code == 0
+    assert names(call("ls", f"{home}/{tmp_path.name}")) == ["current", "data-1"]
+
+
+def test_directories_without_write_permission_are_copied_by_their_owner(
+    call: Call, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "d" / "e").mkdir(parents=True)
+    (tmp_path / "d" / "e" / "f").write_bytes(b"x")
+    (tmp_path / "d" / "e").chmod(0o555)
+    (tmp_path / "d").chmod(0o555)
+    call("chmod", "777", home)
+    monkeypatch.setattr("gfsclient.filesystem.process_user", lambda: (1000, 1000))
+    assert call("put", "-r", str(tmp_path / "d"), home).err == ""
+    assert call("cp", "-r", f"{home}/d", f"{home}/copy").err == ""
+    for place in ("d", "d/e", "copy", "copy/e"):
+        assert json.loads(call("stat", "--json", f"{home}/{place}").out)["mode"] == "0555"
+    assert call("cat", f"{home}/copy/e/f").out == b"x"
+    (tmp_path / "d").chmod(0o755)
+    (tmp_path / "d" / "e").chmod(0o755)
+
+
 # ----------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("truncate", "-s", "99999999999T"),
+        ("truncate", "-s", "9" * 5000),
+        ("truncate", "-s", "-" + "9" * 5000),
+        ("head", "-c", "9" * 5000),
+        ("chown", "9" * 20),
+        ("chown", "9" * 5000),
+        ("rm", "--keep-seconds", "9" * 20),
+        ("rm", "--keep-seconds", str(2**62)),
+        ("find", "-size", "+" + "9" * 5000),
+        ("find", "-mtime", "9" * 5000),
+        ("find", "-user", "9" * 5000),
+        ("trash", "restore", "9" * 20),
+        ("trash", "empty", "9" * 20),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:30],
+)
+def test_a_number_beyond_all_limits_is_one_line(call: Call, home: str, arguments: tuple[str, ...]) -> None:
+    call("touch", f"{home}/f")
+    path = () if arguments[0] == "trash" else (f"{home}/f",)
+    done = (
+        call("--deadline", "5", *arguments[:1], *path, *arguments[1:])
+        if arguments[0] == "find"
+        else call("--deadline", "5", *arguments, *path)
+    )
+    assert done.code in (0, 2, InvalidArgument.exit_code, FileTooLarge.exit_code, NotFound.exit_code), done.err
+    assert "Traceback" not in done.err
+    assert done.code in (0, 2) or done.err.count("\n") == 1
+    assert names(call("ls", home)) == ["f"]
 
 
 @pytest.mark.parametrize(
@@ -343,6 +436,25 @@ def test_a_bad_path_is_one_line_and_changes_nothing(call: Call, path: str, code:
         done = call(*command, path)
         assert done.code == code, (command, done)
         assert done.err.count("\n") == 1 and done.err.startswith("gfsclient: ")
+
+
+def test_a_tree_of_any_depth_is_walked(call: Call, tmp_path: Path) -> None:
+    deep = "/t" + "/d" * 1100
+    assert call("mkdir", "-p", deep).code == 0
+    for arguments in (
+        ("find", "/t"),
+        ("chmod", "-R", "700", "/t"),
+        ("du", "-s", "/t"),
+        ("ls", "-R", "/t"),
+        ("tree", "/t"),
+        ("cp", "-r", "/t", "/u"),
+        ("get", "-r", "/t", str(tmp_path / "t")),
+        ("put", "-r", str(tmp_path / "t"), "/v"),
+        ("rm", "-r", "/t", "/u", "/v"),
+    ):
+        done = call(*arguments)
+        assert (done.code, done.err) == (0, ""), arguments
+    subprocess.run(["rm", "-rf", tmp_path / "t"], check=True)  # pytest's own way is a recursion
 
 
 def test_a_name_that_is_no_text_survives(call: Call, home: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gfsclient.cli.output import PIPE_CLOSED
+from gfsprotocol.errors import NotFound
 from gfsprotocol.ids import MIB
 from tests.cluster.harness import Cluster
 
@@ -33,6 +34,60 @@ def test_a_reader_that_leaves_early_is_no_error(shared_cluster: Cluster) -> None
         process.stdout.close()
         assert process.wait(30) == PIPE_CLOSED
         assert process.stderr.read() == b""
+
+
+def test_a_listing_that_nobody_reads_is_no_error(shared_cluster: Cluster) -> None:
+    shared_cluster.gfsclient("touch", "/listed")
+    reading, writing = os.pipe()
+    os.close(reading)
+    with shared_cluster.popen("ls", "/", stdout=writing, stderr=subprocess.PIPE) as process:
+        os.close(writing)
+        assert process.stderr is not None
+        assert (process.wait(30), process.stderr.read()) == (PIPE_CLOSED, b"")
+
+
+@pytest.mark.parametrize("command", ["ls", "cat"])
+def test_an_output_that_is_full_is_one_line(shared_cluster: Cluster, command: str) -> None:
+    shared_cluster.gfsclient("put", "-", "/full/f", input=b"x")
+    shared_cluster.gfsclient("put", "-", "/full", input=b"x")
+    with (
+        open("/dev/full", "wb") as full,
+        shared_cluster.popen(command, "/full", stdout=full, stderr=subprocess.PIPE) as process,
+    ):
+        assert process.stderr is not None
+        assert process.wait(30) == 1
+        error = process.stderr.read()
+    assert error.count(b"\n") == 1 and b"No space left on device" in error and b"Traceback" not in error
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_standard_stream_may_be_closed(shared_cluster: Cluster, tmp_path: Path, closed: int) -> None:
+    shared_cluster.gfsclient("touch", "/listed")
+    with open(tmp_path / "out", "wb") as out:
+        os.set_inheritable(out.fileno(), False)
+        process = shared_cluster.popen(
+            "ls", "/listed", "/not-there", stdout=out, stderr=out, preexec_fn=lambda: os.close(closed)
+        )
+        assert process.wait(30) == NotFound.exit_code
+    assert b"Traceback" not in (tmp_path / "out").read_bytes()
+
+
+@pytest.mark.parametrize("options", [(), ("--lines",), ("--record",)])
+def test_an_interrupted_append_does_not_wait_for_its_input(shared_cluster: Cluster, options: tuple[str, ...]) -> None:
+    path = "/appended" + "".join(options)
+    with shared_cluster.popen(
+        "append", "--create", *options, path, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"line\nhalf a line")
+        process.stdin.flush()
+        until(lambda: shared_cluster.gfsclient("stat", path).returncode == 0, "the file is there")
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(10) == 128 + signal.SIGINT
+            assert b"Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
 
 
 def test_tail_follows_what_is_appended(shared_cluster: Cluster) -> None:

@@ -14,6 +14,7 @@ from gfsprotocol.errors import (
     Busy,
     ConnectionLost,
     DeadlineExceeded,
+    InvalidArgument,
     LocalProtocolError,
     NotFound,
     RemoteProtocolError,
@@ -39,6 +40,8 @@ class Echo:
             raise NotFound("no such file")
         elif request.body.path == b"large":
             peer.respond(request.id, msg.Data(bytes(codec.FRAME_BYTES_MAX)))
+        elif request.body.path == b"surrogate":
+            peer.respond(request.id, msg.ErrorReply(1, "\udcff"))
         else:
             peer.respond(request.id, msg.Data(request.body.path), sequence=7)
 
@@ -116,6 +119,22 @@ async def test_a_request_larger_than_a_frame_fails_alone() -> None:
     async with connected() as pair:
         with pytest.raises(LocalProtocolError):
             await pair.near.call(msg.Stat(bytes(codec.FRAME_BYTES_MAX)), 5)
+        await pair.near.call(msg.Stat(b"x"), 5)
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1])
+async def test_a_number_that_no_frame_can_hold_fails_alone(number: int) -> None:
+    async with connected() as pair:
+        before = pair.near.call(msg.Stat(b"x"), 5)
+        bad = pair.near.call(msg.SetAttributes(b"/", size=number), 5)
+        results = await asyncio.gather(before, bad, pair.near.call(msg.Stat(b"y"), 5), return_exceptions=True)
+        assert [type(result) for result in results] == [msg.Response, InvalidArgument, msg.Response]
+
+
+async def test_an_answer_that_no_frame_can_hold_is_an_error_for_who_asked() -> None:
+    async with connected() as pair:
+        with pytest.raises(InvalidArgument):
+            await pair.near.call(msg.Stat(b"surrogate"), 5)
         await pair.near.call(msg.Stat(b"x"), 5)
 
 

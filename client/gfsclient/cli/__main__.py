@@ -10,7 +10,14 @@ from typing import Final
 
 import click
 
-from gfsclient.cli.output import PIPE_CLOSED, OutputClosed, discard_output, error_line
+from gfsclient.cli.output import (
+    PIPE_CLOSED,
+    OutputClosed,
+    StandardOutput,
+    discard_output,
+    error_line,
+    replace_closed_streams,
+)
 from gfsclient.cli.session import Session, exit_code_of, message_of
 from gfsprotocol.errors import GfsError
 
@@ -89,9 +96,10 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGINT)
 
     signal.signal(signal.SIGTERM, on_terminate)
+    replace_closed_streams()
     try:
         result = gfsclient.main(prog_name="gfsclient", standalone_mode=False)
-        sys.stdout.flush()
+        StandardOutput().flush()
     except GfsError as error:
         error_line(message_of(error))
         return error.exit_code
@@ -99,7 +107,7 @@ def main() -> int:
         return discard_output(PIPE_CLOSED)
     except OSError as error:
         error_line(message_of(error))
-        return exit_code_of(error)
+        return discard_output(exit_code_of(error))
     except click.ClickException as error:
         error.show()
         return error.exit_code

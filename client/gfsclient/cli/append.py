@@ -1,5 +1,6 @@
 """``gfsclient append``."""
 
+import threading
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -43,7 +44,8 @@ async def command(
         raise click.UsageError("--record and --lines exclude each other")
     if json and not (record or lines):
         raise click.UsageError("--json goes with --record or --lines")
-    with standard_input() if source == "-" else open(source, "rb") as stream:
+    stream = standard_input() if source == "-" else open(source, "rb")  # noqa: SIM115
+    try:
         if create and not await files.exists(path):
             await (await files.open(path, "ab", permissions=0o666 & ~current_umask())).close()
         if record or lines:
@@ -51,6 +53,9 @@ async def command(
         else:
             await files.stat(path)
             await _bytes(files, path, stream)
+    finally:
+        # In a thread: after an error or Ctrl-C it waits for the one that waits for more input.
+        threading.Thread(target=stream.close, name="input-close", daemon=True).start()
 
 
 async def _bytes(files: "FileSystem", path: str, stream: IO[bytes]) -> None:

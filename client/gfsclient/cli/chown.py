@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gfsclient.filesystem import FileSystem
 
 KEEP = -1
+DIGITS_MAX = 10
+"""Of the largest uid."""
 
 
 class Owner(click.ParamType[tuple[int, int]]):
@@ -37,7 +39,7 @@ class Owner(click.ParamType[tuple[int, int]]):
 def _number(text: str, look_up: Callable[[str], int]) -> int:
     if not text:
         return KEEP
-    return int(text) if text.isascii() and text.isdigit() else look_up(text)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX else look_up(text)
 
 
 @click.command("chown")

@@ -10,10 +10,10 @@ import click
 from gfsclient.cli.crew import Crew
 from gfsclient.cli.progress import Callback, ProgressBars, Total
 from gfsclient.cli.session import Failures, with_filesystem
-from gfsclient.cli.targets import target_in
+from gfsclient.cli.targets import DirectoryModes, replace_link, target_in
 from gfsclient.cli.values import REMOTE, current_umask, joined
 from gfsclient.cli.walking import REGULAR, TYPE_MASK, is_directory, is_symlink
-from gfsprotocol.errors import AlreadyExists, InvalidArgument, IsADirectory
+from gfsprotocol.errors import InvalidArgument, IsADirectory
 from gfsprotocol.ids import MIB
 from gfsprotocol.messages import Attributes
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gfsclient.filesystem import FileSystem
 
 PIECE_BYTES = 4 * MIB
+NAME_CHARACTERS_KEPT = 50
+"""Of a name, in the temporary one: characters may have four bytes each, names 255 at most."""
 
 
 @click.command("cp")
@@ -47,7 +49,7 @@ async def command(
                 if posixpath.normpath(destination).startswith(posixpath.normpath(source).rstrip("/") + "/"):
                     raise InvalidArgument(f"cannot be copied into itself, {destination}")
                 total = Total(bars.bar(source))
-                async with Crew() as crew:
+                async with copy.modes, Crew() as crew:
                     await copy.directory(source, destination, attributes, crew, total)
 
 
@@ -59,21 +61,38 @@ class Copy:
         self._failures = failures
         self._force = force
         self._umask = current_umask()
+        self._made: set[int] = set()
+        """Inodes of directories that are copied to: by way of links, they may be inside of what is copied."""
+        self.modes = DirectoryModes(files)
 
     async def directory(self, source: str, target: str, attributes: Attributes, crew: Crew, total: Total) -> None:
-        """Copies a directory with all that is in it."""
-        try:
-            await self._files.mkdir(target, mode=stat.S_IMODE(attributes.mode) & ~self._umask)
-        except AlreadyExists:
-            if not await self._files.is_dir(target):
-                raise
+        """Copies a directory with all that is in it; not by recursion: a tree may be deeper than Python's stack."""
+        waiting = [(source, target, attributes)]
+        while waiting:
+            path, destination, found = waiting.pop()
+            with self._failures.of(path):
+                await self._entries(path, destination, found, crew, total, waiting)
+
+    async def _entries(
+        self,
+        source: str,
+        target: str,
+        attributes: Attributes,
+        crew: Crew,
+        total: Total,
+        directories: list[tuple[str, str, Attributes]],
+    ) -> None:
+        if attributes.inode in self._made:
+            raise InvalidArgument("cannot be copied into itself")
+        await self.modes.make(target, stat.S_IMODE(attributes.mode) & ~self._umask)
+        self._made.add((await self._files.stat(target)).inode)
         async for name, found in self._files.scandir(source):
             path, destination = joined(source, name), joined(target, name)
             with self._failures.of(path):
                 if is_symlink(found):
-                    await self._files.symlink(await self._files.readlink(path), destination)
+                    await replace_link(self._files, await self._files.readlink(path), destination, self._force)
                 elif is_directory(found):
-                    await self.directory(path, destination, found, crew, total)
+                    directories.append((path, destination, found))
                 else:
                     await crew.take(self._counted(path, destination, found, total))
 
@@ -87,7 +106,7 @@ class Copy:
         if await self._same_file(attributes, target):
             raise InvalidArgument(f"and {target} are the same file")
         directory, _, name = target.rpartition("/")
-        hidden = f"{directory}/.{name[:64]}.{secrets.token_hex(8)}.partial"
+        hidden = f"{directory}/.{name[:NAME_CHARACTERS_KEPT]}.{secrets.token_hex(8)}.partial"
         try:
             await self._content(source, hidden, attributes, progress)
             await self._files.rename(hidden, target)

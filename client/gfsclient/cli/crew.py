@@ -1,9 +1,9 @@
 """A bounded number of transfers at a time, so that many small files do not wait for each other's round trips."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 TRANSFERS_MAX: Final = 8
 
@@ -27,9 +27,13 @@ class Crew:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from group  # one reason is enough: the others are its consequence
 
-    async def take(self, work: Awaitable[None]) -> None:
+    async def take(self, work: Coroutine[Any, Any, None]) -> None:
         """Starts ``work`` as soon as there is a free hand."""
-        await self._free.acquire()
+        try:
+            await self._free.acquire()
+        except BaseException:
+            work.close()  # or Python complains that nobody awaited it
+            raise
 
         async def run() -> None:
             try:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Test = Callable[[Found], bool]
 TYPES = {"f": "file", "d": "directory", "l": "symlink"}
 SIZE_UNITS = {"": 512, "b": 512, "c": 1, "k": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+ID_DIGITS_MAX = 10
 DAY_NS = 86400 * 10**9
 MINUTE_NS = 60 * 10**9
 
@@ -32,7 +33,7 @@ class Compared(click.ParamType[tuple[str, int, str]]):
     name = "[+-]N"
 
     def __init__(self, units: str = "") -> None:
-        self._pattern = re.compile(rf"([+-]?)(\d+)([{units}]?)" if units else r"([+-]?)(\d+)()")
+        self._pattern = re.compile(rf"([+-]?)(\d{{1,40}})([{units}]?)" if units else r"([+-]?)(\d{1,40})()")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int, str]:
         match = self._pattern.fullmatch(value)
@@ -149,7 +150,7 @@ def _compare(wanted: tuple[str, int, str], actual: int) -> bool:
 
 
 def _number(text: str, look_up: Callable[[str], int], option: str) -> int:
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) <= ID_DIGITS_MAX:
         return int(text)
     try:
         return look_up(text)

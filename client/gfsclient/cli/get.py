@@ -70,6 +70,16 @@ class Download:
             await self._file(path, local, attributes, bars.bar(path, attributes.size))
 
     async def _directory(self, path: str, local: str, crew: Crew, total: Total) -> None:
+        """A directory with all that is in it; not by recursion: a tree may be deeper than Python's stack."""
+        waiting = [(path, local)]
+        while waiting:
+            source, target = waiting.pop()
+            with self._failures.of(source):
+                await self._entries(source, target, crew, total, waiting)
+
+    async def _entries(
+        self, path: str, local: str, crew: Crew, total: Total, directories: list[tuple[str, str]]
+    ) -> None:
         Path(local).mkdir(exist_ok=True)
         async for name, attributes in self._files.scandir(path):
             source, target = joined(path, name), joined(local, name)
@@ -77,7 +87,7 @@ class Download:
                 if is_symlink(attributes):
                     await self._link(source, target)
                 elif is_directory(attributes):
-                    await self._directory(source, target, crew, total)
+                    directories.append((source, target))
                 else:
                     await crew.take(self._counted(source, target, attributes, total))
 

@@ -74,9 +74,13 @@ async def command(
                 single.append(Item(path, path, attributes))
     await _show(files, failures, style, single)
     headed = recursive or len(paths) > 1
-    for number, path in enumerate(directories):
+    first, waiting = not single, directories[::-1]
+    while waiting:
+        path = waiting.pop()
         with failures.of(path):
-            await _list(files, failures, style, path, headed, first=not single and number == 0)
+            below = await _list(files, failures, style, path, headed, first)
+            waiting.extend(reversed(below))  # not by recursion: a tree may be deeper than Python's stack
+        first = False
 
 
 async def _stat(files: "FileSystem", path: str, follow: bool) -> Attributes:
@@ -89,7 +93,8 @@ async def _stat(files: "FileSystem", path: str, follow: bool) -> Attributes:
 
 async def _list(
     files: "FileSystem", failures: Failures, style: Style, directory: str, headed: bool, first: bool
-) -> None:
+) -> list[str]:
+    """Lists one directory; those in it that are to be listed too."""
     if headed and not style.json:
         line(f"{'' if first else chr(10)}{shown(directory)}:")
     page: list[Item] = []
@@ -105,9 +110,7 @@ async def _list(
             await _show(files, failures, style, page)
             page = []
     await _show(files, failures, style, page)
-    for path in below:
-        with failures.of(path):
-            await _list(files, failures, style, path, headed, first=False)
+    return below
 
 
 async def _show(files: "FileSystem", failures: Failures, style: Style, items: list[Item]) -> None:

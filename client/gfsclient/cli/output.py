@@ -28,6 +28,18 @@ def discard_output(status: int) -> int:
     return status
 
 
+def replace_closed_streams() -> None:
+    """Puts the null device where a standard stream is closed (``>&-``), before a socket gets that number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
+
+
 class StandardOutput:
     """Standard output as a file of bytes, for content."""
 

@@ -11,9 +11,9 @@ from gfsclient.cli.crew import Crew
 from gfsclient.cli.feeding import standard_input
 from gfsclient.cli.progress import Callback, ProgressBars, Total
 from gfsclient.cli.session import Failures, with_filesystem
-from gfsclient.cli.targets import base_name
+from gfsclient.cli.targets import DirectoryModes, base_name, replace_link
 from gfsclient.cli.values import REMOTE, current_umask, joined
-from gfsprotocol.errors import AlreadyExists, InvalidArgument, IsADirectory, NotADirectory
+from gfsprotocol.errors import InvalidArgument, IsADirectory, NotADirectory
 from gfsprotocol.ids import REPLICATION_MAX
 
 if TYPE_CHECKING:
@@ -51,10 +51,16 @@ async def _targets(files: "FileSystem", sources: Sequence[str], target: str) -> 
     if await files.is_dir(target):
         if "-" in sources:
             raise IsADirectory(f"{target}: is a directory, and standard input has no name")
-        return [(source, joined(target, base_name(os.path.realpath(source)))) for source in sources]
+        return [(source, joined(target, _name(source))) for source in sources]
     if len(sources) > 1 or target.endswith("/"):
         raise NotADirectory(f"{target}: is not a directory")
     return [(sources[0], target)]
+
+
+def _name(source: str) -> str:
+    """The last name of a local path, also of one such as ``.`` that does not tell it."""
+    name = os.path.basename(source.rstrip("/"))
+    return name if name not in ("", ".", "..") else base_name(os.path.realpath(source))
 
 
 class Upload:
@@ -67,6 +73,7 @@ class Upload:
         self._force = force
         self._replication = replication
         self._umask = current_umask()
+        self._modes = DirectoryModes(files)
 
     async def one(self, source: str, target: str, bars: ProgressBars) -> None:
         """Uploads what was named on the command line: a link there stands for what it points to."""
@@ -86,39 +93,36 @@ class Upload:
             if not self._recursive:
                 raise IsADirectory("is a directory: use -r to copy it with all that is in it")
             total = Total(bars.bar(source))
-            async with Crew() as crew:
+            async with self._modes, Crew() as crew:
                 await self._directory(source, target, crew, total)
         else:
             await self._file(source, target, attributes, bars.bar(source, attributes.st_size))
 
     async def _directory(self, source: str, target: str, crew: Crew, total: Total) -> None:
-        try:
-            await self._files.mkdir(target, mode=stat.S_IMODE(os.stat(source).st_mode) & ~self._umask)
-        except AlreadyExists:
-            if not await self._files.is_dir(target):
-                raise
+        """A directory with all that is in it; not by recursion: a tree may be deeper than Python's stack."""
+        waiting = [(source, target)]
+        while waiting:
+            directory, path = waiting.pop()
+            with self._failures.of(directory):
+                await self._entries(directory, path, crew, total, waiting)
+
+    async def _entries(
+        self, source: str, target: str, crew: Crew, total: Total, directories: list[tuple[str, str]]
+    ) -> None:
+        await self._modes.make(target, stat.S_IMODE(os.stat(source).st_mode) & ~self._umask)
         for entry in sorted(os.scandir(source), key=lambda entry: os.fsencode(entry.name)):
             path = joined(target, entry.name)
             with self._failures.of(entry.path):
                 if entry.is_symlink():
-                    await self._link(entry.path, path)
+                    await replace_link(self._files, os.readlink(entry.path), path, self._force)
                 elif entry.is_dir():
-                    await self._directory(entry.path, path, crew, total)
+                    directories.append((entry.path, path))
                 else:
                     await crew.take(self._counted(entry.path, path, entry.stat(), total))
 
     async def _counted(self, source: str, target: str, attributes: os.stat_result, total: Total) -> None:
         with self._failures.of(source):
             await self._file(source, target, attributes, total.part())
-
-    async def _link(self, source: str, target: str) -> None:
-        try:
-            await self._files.symlink(os.readlink(source), target)
-        except AlreadyExists:
-            if not self._force:
-                raise
-            await self._files.remove(target)
-            await self._files.symlink(os.readlink(source), target)
 
     async def _file(self, source: str, target: str, attributes: os.stat_result, progress: Callback | None) -> None:
         if not stat.S_ISREG(attributes.st_mode):

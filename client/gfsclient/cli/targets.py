@@ -2,13 +2,16 @@
 
 import posixpath
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from gfsclient.cli.values import joined
-from gfsprotocol.errors import InvalidArgument, NotADirectory
+from gfsprotocol.errors import AlreadyExists, InvalidArgument, NotADirectory
 
 if TYPE_CHECKING:
     from gfsclient.filesystem import FileSystem
+
+OWNER_ALL: Final = 0o700
 
 
 async def target_in(files: "FileSystem", sources: Sequence[str], target: str) -> list[tuple[str, str]]:
@@ -18,6 +21,46 @@ async def target_in(files: "FileSystem", sources: Sequence[str], target: str) ->
     if len(sources) > 1 or target.endswith("/"):
         raise NotADirectory(f"{target}: is not a directory")
     return [(sources[0], target)]
+
+
+class DirectoryModes:
+    """Makes directories that their owner may write to, and gives them their modes when all that is in them is there."""
+
+    def __init__(self, files: "FileSystem") -> None:
+        self._files = files
+        self._later: list[tuple[str, int]] = []
+
+    async def make(self, path: str, mode: int) -> None:
+        """Makes a directory; one that is there is left as it is."""
+        try:
+            await self._files.mkdir(path, mode=mode | OWNER_ALL)
+        except AlreadyExists:
+            if not await self._files.is_dir(path):
+                raise
+        else:
+            if mode | OWNER_ALL != mode:
+                self._later.append((path, mode))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._later:
+            path, mode = self._later.pop()
+            await self._files.chmod(path, mode)
+
+
+async def replace_link(files: "FileSystem", leads_to: str, path: str, force: bool) -> None:
+    """Makes a symbolic link; with ``force`` in place of whatever else than a directory is there."""
+    try:
+        await files.symlink(leads_to, path)
+    except AlreadyExists:
+        if not force:
+            raise
+        await files.remove(path)
+        await files.symlink(leads_to, path)
 
 
 def base_name(path: str) -> str:

@@ -1,5 +1,6 @@
 """``gfsclient tree``."""
 
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import click
@@ -25,9 +26,8 @@ async def command(
     """Shows a directory and all that is in it as a tree."""
     counts = {"directories": 0, "files": 0}
 
-    async def below(directory: str, indent: str, depth: int) -> None:
-        if depth_max is not None and depth > depth_max:
-            return
+    async def entries(directory: str) -> AsyncGenerator[tuple[str, bool, bool], None]:
+        """Name, whether it is a directory, whether it is the last."""
         held: tuple[str, bool] | None = None
         with failures.of(directory):
             async for name, attributes in files.scandir(directory):
@@ -36,20 +36,30 @@ async def command(
                     continue
                 # One entry is held back: only the next one tells whether it was the last.
                 if held is not None:
-                    await show(directory, *held, indent, depth, last=False)
+                    yield *held, False
                 held = (name, folder)
             if held is not None:
-                await show(directory, *held, indent, depth, last=True)
+                yield *held, True
 
-    async def show(directory: str, name: str, folder: bool, indent: str, depth: int, last: bool) -> None:
-        line(f"{indent}{'└── ' if last else '├── '}{shown(name)}{'/' if folder else ''}")
-        counts["directories" if folder else "files"] += 1
-        if folder:
-            await below(joined(directory, name), indent + ("    " if last else "│   "), depth + 1)
+    async def below(top: str) -> None:
+        """Not by recursion: a tree may be deeper than Python's stack."""
+        levels = [(top, "", entries(top))]
+        while levels:
+            directory, indent, found = levels[-1]
+            entry = await anext(found, None)
+            if entry is None:
+                levels.pop()
+                continue
+            name, folder, last = entry
+            line(f"{indent}{'└── ' if last else '├── '}{shown(name)}{'/' if folder else ''}")
+            counts["directories" if folder else "files"] += 1
+            if folder and len(levels) != depth_max:
+                path = joined(directory, name)
+                levels.append((path, indent + ("    " if last else "│   "), entries(path)))
 
     with failures.of(path):
         attributes = await files.stat(path)
         line(shown(path))
         if is_directory(attributes):
-            await below(path, "", 1)
+            await below(path)
         line(f"\n{counts['directories']} directories, {counts['files']} files")

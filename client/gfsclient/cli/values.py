@@ -13,7 +13,7 @@ from gfsprotocol.errors import GfsError
 
 COMPLETION_SECONDS: Final = 2.0
 COMPLETIONS_MAX: Final = 1000
-_SIZE = re.compile(r"(\d+)\s*(?:([kmgt])(?:i?b)?|b|c)?", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,40})\s*(?:([kmgt])(?:i?b)?|b|c)?", re.IGNORECASE | re.ASCII)
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 

@@ -1,7 +1,6 @@
 """Walks through a subtree with attributes, in byte order of names, holding one page per level."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, NamedTuple
 
 from gfsclient.cli.values import joined
@@ -44,29 +43,20 @@ async def walk(
     """
     attributes = await files.stat(root, follow=False)
     yield Found(root, root, attributes, 0)
-    if is_directory(attributes):
-        async with aclosing(_below(files, failures, root, 1, depth_max)) as found:
-            async for place in found:
-                yield place
-
-
-async def _below(
-    files: "FileSystem", failures: "Failures", directory: str, depth: int, depth_max: int | None
-) -> AsyncGenerator[Found, None]:
-    if depth_max is not None and depth > depth_max:
-        return
-    entries = files.scandir(directory)
-    while True:
+    # Not by recursion: a tree may be deeper than Python's stack.
+    levels = [(root, files.scandir(root))] if is_directory(attributes) and depth_max != 0 else []
+    while levels:
+        directory, entries = levels[-1]
         try:
             name, attributes = await anext(entries)
         except StopAsyncIteration:
-            return
+            levels.pop()
+            continue
         except GfsError as error:
             failures.report(directory, error)
-            return
-        path = joined(directory, name)
+            levels.pop()
+            continue
+        path, depth = joined(directory, name), len(levels)
         yield Found(path, name, attributes, depth)
-        if is_directory(attributes):
-            async with aclosing(_below(files, failures, path, depth + 1, depth_max)) as found:
-                async for place in found:
-                    yield place
+        if is_directory(attributes) and depth != depth_max:
+            levels.append((path, files.scandir(path)))
