@@ -1,6 +1,7 @@
 """Failovers of real master processes: killed, stopped, handed over; what clients and chunk servers notice."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -58,7 +59,7 @@ async def through(cluster: Cluster, act, seconds: float) -> list[str]:  # type: 
         await asyncio.sleep(seconds)
         stop.set()
         made = [name for names in await asyncio.gather(*writers) for name in names]
-        present = {f"/{entry.name}" for entry in await files.listdir("/")}
+        present = {f"/{name}" for name in await files.listdir("/")}
         assert present.issuperset(made)
         assert len(made) == len(set(made))
     finally:
@@ -122,14 +123,12 @@ async def test_a_leader_that_stopped_in_the_middle_of_a_commit_is_ended(cluster:
 
 
 def is_locked(journal: Path) -> bool:
-    with sqlite3.connect(journal, timeout=0.0, isolation_level=None) as connection:
+    with contextlib.closing(sqlite3.connect(journal, timeout=0.0, isolation_level=None)) as connection:
         try:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         except sqlite3.OperationalError:
             return True
-        finally:
-            connection.close()
     return False
 
 
