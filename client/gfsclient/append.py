@@ -11,7 +11,7 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.leases import ChunkLease
-from gfsclient.masters import backoff_seconds
+from gfsclient.links import backoff_seconds
 from gfsclient.session import Packet, WriteSession
 from gfsprotocol import bulk
 from gfsprotocol.checksums import digest

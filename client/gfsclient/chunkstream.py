@@ -18,7 +18,7 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.leases import MASTER_SECONDS, ChunkLease
-from gfsclient.masters import backoff_seconds
+from gfsclient.links import backoff_seconds
 from gfsclient.session import Packet, WriteSession
 from gfsprotocol import bulk
 from gfsprotocol.checksums import segment_digests

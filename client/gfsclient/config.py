@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -40,6 +41,11 @@ class ClientConfig(Settings):
     )
     write_window_packets: int = Field(
         16, ge=4, le=128, description="Packets of 1 MiB that an open file keeps until they are acknowledged."
+    )
+    read_from: Literal["leader", "standby"] = Field(
+        "leader",
+        description="Who answers reads of metadata: a standby may not know yet what other clients have just changed, "
+        "but it knows all that this client has written or seen.",
     )
     threads: int = Field(32, ge=4, le=256, description="Threads that carry out file operations, at most.")
 

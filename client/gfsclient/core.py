@@ -113,16 +113,20 @@ class Core:
         if self._closed:
             raise ConnectionLost("the file system is closed")
 
-    def submit(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> "Future[_Reply]":
+    def submit(
+        self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None, at_leader: bool = False
+    ) -> "Future[_Reply]":
         """From any thread: asks the masters; the future gets the reply or the error."""
         self.check()
-        return asyncio.run_coroutine_threadsafe(self.masters.expect(body, kind, deadline_seconds), self.loop)
+        return asyncio.run_coroutine_threadsafe(self.masters.expect(body, kind, deadline_seconds, at_leader), self.loop)
 
-    def call(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> _Reply:
+    def call(
+        self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None, at_leader: bool = False
+    ) -> _Reply:
         """From a thread that is not the event loop's: the masters' answer, or its error raised."""
         if threading.get_ident() == self._loop_thread:
             raise LocalProtocolError("a blocking call on the event loop's own thread")
-        return self.submit(body, kind, deadline_seconds).result()
+        return self.submit(body, kind, deadline_seconds, at_leader).result()
 
     def count_writer(self, change: int) -> None:
         """From any thread: a file was opened for writing (1) or closed (-1)."""

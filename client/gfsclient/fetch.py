@@ -11,8 +11,8 @@ import time
 from typing import Final
 
 from gfsclient.core import Core
+from gfsclient.links import backoff_seconds
 from gfsclient.locations import ChunkMap
-from gfsclient.masters import backoff_seconds
 from gfsprotocol import bulk
 from gfsprotocol.bulksocket import OWN_FAULT, expect
 from gfsprotocol.checksums import block_count, digest
@@ -107,7 +107,7 @@ class Fetcher:
         """Where the chunk is now; without a master, what is known has to do."""
         seconds = min(MASTER_SECONDS, max(0.1, deadline - time.monotonic()))
         try:
-            return self._chunks.refresh(location.index, seconds)
+            return self._chunks.refresh(location.index, seconds, at_leader=True)
         except AvailabilityError:
             return location
 

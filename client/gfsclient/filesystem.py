@@ -80,7 +80,13 @@ class FileSystem(Namespace):
         known = config.model_dump() if config is not None else {}
         config = load(ClientConfig, None, known | given)
         acting = process_user() if user is None else checked(user)
-        leaders = Masters(config.masters, config.key_bytes, acting, config.deadline_seconds)
+        leaders = Masters(
+            config.masters,
+            config.key_bytes,
+            acting,
+            config.deadline_seconds,
+            read_from_standby=config.read_from == "standby",
+        )
         try:
             await leaders.connect()
         except BaseException:

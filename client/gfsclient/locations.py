@@ -36,10 +36,10 @@ class ChunkMap:
         location = self._known.get(index)
         return location if location is not None else self.refresh(index)
 
-    def refresh(self, index: int, deadline_seconds: float | None = None) -> ChunkLocation:
-        """Asks the master anew for this chunk and those after it."""
+    def refresh(self, index: int, deadline_seconds: float | None = None, at_leader: bool = False) -> ChunkLocation:
+        """Asks a master anew for this chunk and those after it; the leader if what a standby said was of no use."""
         question = Locate(b"", self.inode, index, CHUNKS_PER_QUESTION)
-        answer = self._core.call(question, Locations, deadline_seconds)
+        answer = self._core.call(question, Locations, deadline_seconds, at_leader)
         self._learn(answer)
         # Not from what is kept: what other threads learn may have displaced it already, and a hole reads as zeros.
         found = [location for location in answer.chunks if location.index == index]

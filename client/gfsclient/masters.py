@@ -10,47 +10,40 @@ Belongs to one event loop; atomic between awaits: numbering, choice of the leade
 
 import asyncio
 import math
-import random
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-import aiohttp
-
+from gfsclient.links import Dial, Links, backoff_seconds
 from gfsclient.user import User
-from gfsprotocol import messages, network, rpc
-from gfsprotocol.channel import Channel
+from gfsprotocol import messages, rpc
 from gfsprotocol.errors import (
-    AuthenticationFailed,
     AvailabilityError,
     Busy,
     CallForgotten,
     ConnectionLost,
-    DeadlineExceeded,
     GfsError,
     NotLeader,
     SafeMode,
     Unreachable,
-    VersionMismatch,
     WireError,
     from_wire,
 )
 from gfsprotocol.ids import ClientId
-from gfsprotocol.messages import Call, ErrorReply, KeepAlive, ReplyBody, RequestBody
+from gfsprotocol.messages import Call, ErrorReply, KeepAlive, ReplyBody, RequestBody, Response
 
-CONNECT_SECONDS: Final = 2.0
-PROBE_SECONDS: Final = 3.0
+SILENT_SECONDS: Final = 3.0
 """A leader silent for so long while we wait for answers is left for another."""
-TICK_SECONDS: Final = 2.0
+DOUBT_SECONDS: Final = 0.4
+"""After so long without any answer the others are asked whether one of them leads by now."""
+TICK_SECONDS: Final = 0.2
 KEEP_ALIVE_SECONDS: Final = 20.0
-GOODBYE_SECONDS: Final = 1.0
-ROUND_SECONDS_MIN: Final = 1.0
-ROUND_SECONDS_MAX: Final = 10.0
-"""How long one round of asking all masters waits for those that do not answer: a stopped one delays no failover."""
+STANDBY_SECONDS: Final = 1.5
+"""How long a standby may take to answer a read before the leader is asked."""
+STANDBY_PAUSE_SECONDS: Final = 1.0
+"""For how long standbys are not asked after one was of no use."""
 REMEMBERED_SECONDS: Final = 3600.0
 """For so long after its last call a client is known to the masters; no call's deadline is longer."""
-BACKOFF_SECONDS_MIN: Final = 0.02
-BACKOFF_SECONDS_MAX: Final = 1.0
 
 MUTATIONS: Final = frozenset(
     {
@@ -78,14 +71,23 @@ MUTATIONS: Final = frozenset(
 )
 """What changes the namespace and therefore carries a call number."""
 
-Dial = Callable[[str], Awaitable[Channel]]
+READS: Final = frozenset(
+    {
+        messages.Stat,
+        messages.List,
+        messages.ReadLink,
+        messages.GetXattr,
+        messages.ListXattrs,
+        messages.ListTrash,
+        messages.ListOpen,
+        messages.CheckAccess,
+        messages.Locate,
+        messages.StatSpace,
+    }
+)
+"""What a standby answers as well as the leader."""
+
 _Reply = TypeVar("_Reply")
-
-
-def backoff_seconds(attempt: int, least: float = BACKOFF_SECONDS_MIN, most: float = BACKOFF_SECONDS_MAX) -> float:
-    """How long to wait before retry number ``attempt`` (from 0): exponential, with full jitter on its upper half."""
-    full: float = min(most, least * 2 ** min(attempt, 16))
-    return full * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class Masters:
@@ -99,23 +101,23 @@ class Masters:
         deadline_seconds: float = 60.0,
         client: ClientId | None = None,
         dial: Dial | None = None,
+        read_from_standby: bool = False,
     ) -> None:
-        """``dial`` opens a channel to an address; the default is a WebSocket."""
-        self.addresses = tuple(dict.fromkeys(addresses))
+        """``dial`` opens a channel to an address; the default is a WebSocket.
+
+        ``read_from_standby``: reads go to a standby, which never answers from before our own last write, nor from
+        before what we have read already.
+        """
         self.client = client or ClientId(secrets.token_bytes(16))
         self.user = user
         self.deadline_seconds = deadline_seconds
         self.sequence = 0
         """The highest log sequence seen in an answer: nothing older is accepted afterwards."""
         self._writers = 0
-        self._key = key
-        self._dial = dial or self._dial_websocket
-        self._session: aiohttp.ClientSession | None = None
-        self._leader: rpc.Peer | None = None
-        self._leader_task: asyncio.Task[None] | None = None
-        self._hint = ""
+        self._links = Links(addresses, self.client, key, user, dial)
+        self._read_from_standby = read_from_standby
+        self._no_standby_until = -math.inf
         self._search: asyncio.Task[None] | None = None
-        self._reasons: dict[str, str] = {}
         self._next_number = 1
         self._floor = 1
         self._open_numbers: set[int] = set()
@@ -123,13 +125,19 @@ class Masters:
         """When a mutation of ours succeeded last."""
         self._in_flight = 0
         self._housekeeper: asyncio.Task[None] | None = None
-        self._background: set[asyncio.Task[None]] = set()
         self._closed = False
 
     # ------------------------------------------------------------------------------------------------------- calls
 
-    async def call(self, body: RequestBody, deadline_seconds: float | None = None) -> ReplyBody:
-        """The leader's answer to ``body``.
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """As they were given."""
+        return self._links.addresses
+
+    async def call(
+        self, body: RequestBody, deadline_seconds: float | None = None, at_leader: bool = False
+    ) -> ReplyBody:
+        """The leader's answer to ``body``, or a standby's if it is a read and reads may go there.
 
         Raises the error that it answers; after ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
         """
@@ -138,7 +146,11 @@ class Masters:
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
             deadline = asyncio.get_running_loop().time() + seconds
-            leader = self._leader
+            if self._read_from_standby and not at_leader and type(body) in READS:
+                reply = await self._ask_standby(body, min(seconds, STANDBY_SECONDS))
+                if reply is not None:
+                    return reply
+            leader = self._links.leader
             if leader is None or leader.is_lost:
                 return await self._call_patiently(body, number, deadline, None)
             try:
@@ -153,24 +165,47 @@ class Masters:
             if number:
                 self._open_numbers.discard(number)
 
-    async def expect(self, body: RequestBody, kind: type[_Reply], deadline_seconds: float | None = None) -> _Reply:
+    async def expect(
+        self,
+        body: RequestBody,
+        kind: type[_Reply],
+        deadline_seconds: float | None = None,
+        at_leader: bool = False,
+    ) -> _Reply:
         """As :meth:`call`, for the reply that the protocol has for ``body``; WireError for any other."""
-        reply = await self.call(body, deadline_seconds)
+        reply = await self.call(body, deadline_seconds, at_leader)
         if not isinstance(reply, kind):
             raise WireError(f"the master answered {type(body).__name__} with {type(reply).__name__}")
         return reply
 
     async def _ask(self, leader: rpc.Peer, body: RequestBody, number: int, seconds: float, retry: bool) -> ReplyBody:
         call = Call(number, self._lowest_open(), retry) if number else None
-        response = await leader.submit(body, seconds, self.user, call, self.sequence)
-        if response.sequence > self.sequence:
-            self.sequence = response.sequence
-        reply = response.body
-        if isinstance(reply, ErrorReply):
-            raise from_wire(reply.code, reply.message, reply.hint)
+        reply = self._seen(await leader.submit(body, seconds, self.user, call, self.sequence))
         if number:
             self._succeeded_at = asyncio.get_running_loop().time()
         return reply
+
+    async def _ask_standby(self, body: RequestBody, seconds: float) -> ReplyBody | None:
+        """A standby's answer; None if there is none that can give it, and the leader is to be asked."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._no_standby_until:
+            return None
+        standby = await self._links.standby()
+        if standby is None:
+            return None
+        try:
+            return self._seen(await standby.submit(body, seconds, self.user, None, self.sequence, at_standby=True))
+        except AvailabilityError:
+            self._no_standby_until = loop.time() + STANDBY_PAUSE_SECONDS
+            return None
+
+    def _seen(self, response: Response) -> ReplyBody:
+        """The answer, or its error raised. What it reflects is what later answers have to reflect at least."""
+        if response.sequence > self.sequence:
+            self.sequence = response.sequence
+        if isinstance(response.body, ErrorReply):
+            raise from_wire(response.body.code, response.body.message, response.body.hint)
+        return response.body
 
     async def _call_patiently(
         self, body: RequestBody, number: int, deadline: float, first_error: AvailabilityError | None
@@ -221,15 +256,10 @@ class Masters:
     def _note(self, leader: rpc.Peer, error: AvailabilityError) -> None:
         """``leader`` failed us: stop using it if it does not lead or cannot be reached."""
         if isinstance(error, NotLeader):
-            self._hint = error.hint
-        if isinstance(error, NotLeader | ConnectionLost) and self._leader is leader:
-            self._abandon()
-
-    def _abandon(self) -> None:
-        self._leader = None
-        if self._leader_task is not None:
-            self._leader_task.cancel()
-            self._leader_task = None
+            self._links.hint(error.hint)
+            self._links.demote(leader)
+        elif isinstance(error, ConnectionLost):
+            self._links.abandon(leader)
 
     async def connect(self) -> None:
         """Finds the leader before the first call needs it. Raises what :meth:`call` raises if there is none."""
@@ -246,12 +276,14 @@ class Masters:
                 while True:
                     if self._closed:
                         raise ConnectionLost("the file system is closed")
-                    leader = self._leader
+                    leader = self._links.leader
                     if leader is not None and not leader.is_lost:
                         return leader
                     if self._search is None or self._search.done():
                         self._search = asyncio.create_task(self._search_leader())
                         self._search.add_done_callback(_retrieve)
+                    if self._housekeeper is None:
+                        self._housekeeper = asyncio.create_task(self._keep_house())
                     search = self._search
                     await asyncio.wait([search])  # which does not pass on that the search was cancelled, by close()
                     if not search.cancelled():
@@ -262,92 +294,25 @@ class Masters:
     def _unreachable(self, last_error: AvailabilityError | None) -> AvailabilityError:
         if isinstance(last_error, SafeMode | Busy):
             return last_error
-        tried = "; ".join(
-            reason if address in reason else f"{address}: {reason}" for address, reason in sorted(self._reasons.items())
-        )
+        reasons = sorted(self._links.reasons.items())
+        tried = "; ".join(reason if address in reason else f"{address}: {reason}" for address, reason in reasons)
         tried = tried or f"no answer from {', '.join(self.addresses)}"
         return Unreachable(f"no leading master could be reached ({tried})")
 
-    async def _search_leader(self) -> None:
-        """Rounds over all masters at once, until one leads or no call waits. A refused key or version is final."""
-        self._abandon()
-        attempt = 0
-        while self._in_flight:
-            addresses = list(dict.fromkeys((*filter(None, [self._hint]), *self.addresses)))
-            self._hint = ""
-            refusals = await self._round(addresses, min(ROUND_SECONDS_MIN * 1.5**attempt, ROUND_SECONDS_MAX))
-            if self._leader is not None:
-                return
-            if refusals and len(refusals) == len(self._reasons):
-                raise refusals[0]
-            await asyncio.sleep(backoff_seconds(attempt))
-            attempt = min(attempt + 1, 16)
-
-    async def _round(self, addresses: list[str], seconds: float) -> list[GfsError]:
-        """Asks each address whether it leads; the first that does becomes ours. The refusals that no retry changes."""
-        tasks = {asyncio.create_task(self._probe(address)): address for address in addresses}
-        reasons = dict.fromkeys(addresses, f"no answer in {seconds:.1f} s")
-        refusals: list[GfsError] = []
-        deadline = asyncio.get_running_loop().time() + seconds
-        waiting = set(tasks)
+    async def _search_leader(self, besides: rpc.Peer | None = None) -> None:
+        """Until one leads, or no call waits for one. A key or version that all refuse is final."""
+        search = asyncio.create_task(self._links.search(besides))
         try:
-            while waiting and self._leader is None:
-                left = deadline - asyncio.get_running_loop().time()
-                done, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
-                    break
-                for task in done:
-                    error = task.exception()
-                    if isinstance(error, GfsError):
-                        reasons[tasks[task]] = error.message
-                        if isinstance(error, AuthenticationFailed | VersionMismatch):
-                            refusals.append(error)
-                        elif isinstance(error, NotLeader) and error.hint:
-                            self._hint = error.hint
-                    elif error is not None:
-                        raise error
+            while self._in_flight:
+                done, _ = await asyncio.wait({search}, timeout=TICK_SECONDS)
+                if done:
+                    search.result()
+                    return
+                if besides is not None and (besides.is_lost or not besides.quiet_seconds):
+                    return  # it is gone, and another search begins; or it has answered after all
         finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-        self._reasons = reasons
-        return refusals
-
-    async def _probe(self, address: str) -> None:
-        """Connects, and makes the peer our leader if it says that it leads."""
-        try:
-            channel = await self._dial(address)
-        except (OSError, ValueError) as error:
-            raise ConnectionLost(str(error)) from error
-        try:
-            peer = await rpc.connect(channel, "client", self.client, self._key)
-        except asyncio.CancelledError:
-            self._in_background(channel.close())
-            raise
-        task = self._in_background(peer.run())
-        try:
-            await peer.call(KeepAlive(), PROBE_SECONDS, self.user)
-        except BaseException:
-            task.cancel()
-            raise
-        if self._leader is not None or self._closed:
-            task.cancel()
-            return
-        self._leader, self._leader_task = peer, task
-        if self._housekeeper is None:
-            self._housekeeper = asyncio.create_task(self._keep_house())
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        """Runs what no one may have to wait for: saying goodbye to a peer that has stopped takes its time."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    async def _dial_websocket(self, address: str) -> Channel:
-        if self._session is None:
-            self._session = aiohttp.ClientSession()
-        return await network.dial(self._session, address, CONNECT_SECONDS)
+            search.cancel()
+            await asyncio.gather(search, return_exceptions=True)
 
     # -------------------------------------------------------------------------------------------------- background
 
@@ -357,23 +322,22 @@ class Masters:
         kept_alive = loop.time()
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            leader = self._leader
+            leader = self._links.leader
             is_due = bool(self._writers) and loop.time() - kept_alive >= KEEP_ALIVE_SECONDS
-            if not (is_due or self._in_flight):
-                continue
             if leader is None or leader.is_lost:
                 if is_due and await self._is_found():  # by a KeepAlive
                     kept_alive = loop.time()
                 continue
-            try:
-                await leader.call(KeepAlive(), PROBE_SECONDS, self.user)
+            if is_due:
                 kept_alive = loop.time()
-            except (NotLeader, ConnectionLost, DeadlineExceeded) as error:
-                if self._leader is leader:
-                    self._reasons = {leader.channel.peer: error.message}
-                    self._abandon()
-            except GfsError as error:
-                self._reasons = {leader.channel.peer: error.message}
+                leader.submit(KeepAlive(), SILENT_SECONDS, self.user).add_done_callback(_retrieve)
+            if leader.quiet_seconds > SILENT_SECONDS:
+                self._links.reasons = {leader.channel.peer: f"no answer in {SILENT_SECONDS:.0f} s"}
+                self._links.abandon(leader)
+            elif leader.quiet_seconds > DOUBT_SECONDS and (self._search is None or self._search.done()):
+                # It may have stopped, or it is only slow: if another one leads by now, that one is asked instead.
+                self._search = asyncio.create_task(self._search_leader(besides=leader))
+                self._search.add_done_callback(_retrieve)
 
     async def _is_found(self) -> bool:
         """Looks for a leader though no call waits for one."""
@@ -386,24 +350,18 @@ class Masters:
     async def close(self) -> None:
         """Ends the connections; calls still waiting fail with ConnectionLost."""
         self._closed = True
-        self._leader = None
         for task in (self._housekeeper, self._search):
             if task is not None:
                 await _stop(task)
-        for task in self._background:
-            task.cancel()
-        if self._background:
-            await asyncio.wait(self._background, timeout=GOODBYE_SECONDS)
-        if self._session is not None:
-            await self._session.close()
+        await self._links.close()
 
 
 def _is_retried(error: AvailabilityError) -> bool:
     return isinstance(error, NotLeader | SafeMode | Busy | ConnectionLost)
 
 
-def _retrieve(task: "asyncio.Task[None]") -> None:
-    """Marks the outcome of a search as seen, also if the last one who waited for it has given up."""
+def _retrieve(task: "asyncio.Future[Any]") -> None:
+    """Marks an outcome as seen, also if the last one who waited for it has given up."""
     if not task.cancelled():
         task.exception()
 

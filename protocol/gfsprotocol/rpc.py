@@ -87,6 +87,8 @@ class Peer:
         self._unanswered = 0
         self._lost: ConnectionLost | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
+        self._waiting_since = 0.0
         self.state: object = None
         """For the service: what it knows about this peer."""
 
@@ -98,6 +100,13 @@ class Peer:
     def is_lost(self) -> bool:
         return self._lost is not None
 
+    @property
+    def quiet_seconds(self) -> float:
+        """For how long an answer has been waited for without hearing anything; 0 if none is waited for."""
+        if not self._pending:
+            return 0.0
+        return asyncio.get_running_loop().time() - max(self._heard_at, self._waiting_since)
+
     def submit(
         self,
         body: RequestBody,
@@ -105,6 +114,7 @@ class Peer:
         user: tuple[int, ...] = (),
         call: Call | None = None,
         minimum_sequence: int = 0,
+        at_standby: bool = False,
     ) -> "asyncio.Future[Response]":
         """Queues a request; the future gets its response, or ConnectionLost, or DeadlineExceeded."""
         loop = asyncio.get_running_loop()
@@ -119,10 +129,13 @@ class Peer:
         deadline = loop.time() + deadline_seconds
         request_id = self._next_id
         self._next_id += 1
+        if not self._pending:
+            self._waiting_since = loop.time()
         self._pending[request_id] = (future, deadline)
         if self._sweeper is None or self._sweeper.when() > deadline:
             self._schedule_sweep(deadline)
-        self._queue(Request(request_id, body, int(deadline_seconds * 1000), user, call, minimum_sequence))
+        milliseconds = int(deadline_seconds * 1000)
+        self._queue(Request(request_id, body, milliseconds, user, call, minimum_sequence, at_standby))
         return future
 
     async def call(
@@ -171,6 +184,7 @@ class Peer:
     async def _read(self) -> None:
         while True:
             frame = await self.channel.receive()
+            self._heard_at = asyncio.get_running_loop().time()
             for message in codec.decode_frame(frame):
                 self._dispatch(message)
             while self._unanswered >= UNANSWERED_MAX:

@@ -24,7 +24,7 @@ class AnsweringCore:
         indexes = range(first, min(first + count, -(-self.size // CHUNK)))
         return Locations(attributes, tuple(ChunkLocation(n, 100 + n, 1, CHUNK, (1,), b"") for n in indexes), ())
 
-    def call(self, body: Locate, _kind: type, _deadline: float | None = None) -> Locations:
+    def call(self, body: Locate, _kind: type, _deadline: float | None = None, _at_leader: bool = False) -> Locations:
         return self.located(body.first, body.count)
 
 

@@ -66,7 +66,7 @@ async def test_fault_17_each_mutation_is_done_once_though_each_answer_is_lost_on
         return DroppingChannel(await cluster.dial(address), numbers, dropped)
 
     masters = cluster.files._masters
-    masters._dial = dial
+    masters._links.dial = dial
     await cluster.files.mkdir("/d")
     await cluster.files.write_bytes("/d/a", b"x" * 1000)
     await cluster.files.rename("/d/a", "/d/b")
@@ -90,7 +90,7 @@ async def test_a_refusal_is_told_though_its_answer_was_lost(small_cluster):
 
     seen: set[int] = set()
     other = cluster.connect()
-    other._masters._dial = dial
+    other._masters._links.dial = dial
     with pytest.raises(AlreadyExists):
         await other.mkdir("/d")
     with pytest.raises(NotFound):
@@ -119,11 +119,11 @@ async def test_a_client_that_was_idle_for_longer_than_it_is_remembered_is_served
     async def lost(_frame: bytes) -> None:
         raise ConnectionLost("the connection was gone long ago")
 
-    masters._leader.channel.send = lost
+    masters._links.leader.channel.send = lost
     with pytest.raises(CallForgotten):
         await cluster.files.mkdir("/e")  # an hour has not passed for us: who knows why it is forgotten
     masters._succeeded_at -= 3601
-    masters._leader.channel.send = lost
+    masters._links.leader.channel.send = lost
     await cluster.files.mkdir("/e")
     assert await cluster.files.listdir("/") == ["d", "e"]
 
@@ -275,8 +275,7 @@ async def test_a_wrong_key_is_told_at_once(network):
 @pytest.mark.slow
 async def test_a_leader_that_falls_silent_is_left_for_the_next(network, masters, monkeypatch):
     monkeypatch.setattr("gfsclient.masters.TICK_SECONDS", 0.05)
-    monkeypatch.setattr("gfsclient.masters.PROBE_SECONDS", 0.1)
-    monkeypatch.setattr("gfsclient.masters.ROUND_SECONDS_MIN", 0.1)
+    monkeypatch.setattr("gfsclient.masters.DOUBT_SECONDS", 0.1)
     network.masters["b:1"].leads = False
     await masters.call(msg.StatSpace())
     network.masters["a:1"].silent = True
