@@ -1,0 +1,1 @@
+"""Masters, log, chunk servers and clients in one process, on a virtual clock; see docs/simulation.md."""
