@@ -43,10 +43,18 @@ HINTS_MAX: Final = 8
 Dial = Callable[[str], Awaitable[Channel]]
 
 
-def backoff_seconds(attempt: int, least: float = BACKOFF_SECONDS_MIN, most: float = BACKOFF_SECONDS_MAX) -> float:
+_shared: Final = random.Random()  # noqa: S311 - spreads retries and load, guards nothing
+
+
+def backoff_seconds(
+    attempt: int,
+    least: float = BACKOFF_SECONDS_MIN,
+    most: float = BACKOFF_SECONDS_MAX,
+    randomness: random.Random = _shared,
+) -> float:
     """How long to wait before retry number ``attempt`` (from 0): exponential, with full jitter on its upper half."""
     full: float = min(most, least * 2 ** min(attempt, 16))
-    return full * random.uniform(0.5, 1.0)  # noqa: S311
+    return full * randomness.uniform(0.5, 1.0)
 
 
 class _Link:
@@ -63,8 +71,16 @@ class Links:
     """All masters of a cluster."""
 
     def __init__(
-        self, addresses: Sequence[str], client: ClientId, key: bytes, user: User, dial: Dial | None = None
+        self,
+        addresses: Sequence[str],
+        client: ClientId,
+        key: bytes,
+        user: User,
+        dial: Dial | None = None,
+        randomness: random.Random | None = None,
     ) -> None:
+        """``randomness`` spreads retries and load; it guards nothing."""
+        self.randomness = randomness or _shared
         self.addresses = tuple(dict.fromkeys(addresses))
         self.dial = dial or self._dial_websocket
         self.leader: rpc.Peer | None = None
@@ -151,10 +167,10 @@ class Links:
             except NotLeader as error:
                 self.reasons[link.address] = error.message
                 self.hint(error.hint)
-                await asyncio.sleep(backoff_seconds(attempt, most=ASK_AGAIN_SECONDS_MAX))
+                await asyncio.sleep(backoff_seconds(attempt, most=ASK_AGAIN_SECONDS_MAX, randomness=self.randomness))
             except GfsError as error:
                 self.reasons[link.address] = error.message
-                await asyncio.sleep(backoff_seconds(attempt))
+                await asyncio.sleep(backoff_seconds(attempt, randomness=self.randomness))
             else:
                 return peer
             attempt += 1
@@ -175,7 +191,7 @@ class Links:
         others = [link for link in self._links.values() if self.leader is None or link.peer is not self.leader]
         connected = [link.peer for link in others if link.peer is not None and not link.peer.is_lost]
         if connected:
-            return random.choice(connected)  # noqa: S311 - spreads the load
+            return self.randomness.choice(connected)
         for link in others:
             if link.connecting is None:
                 self._in_background(self._connect_quietly(link))

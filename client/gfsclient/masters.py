@@ -10,6 +10,7 @@ Belongs to one event loop; atomic between awaits: numbering, choice of the leade
 
 import asyncio
 import math
+import random
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
@@ -102,8 +103,9 @@ class Masters:
         client: ClientId | None = None,
         dial: Dial | None = None,
         read_from_standby: bool = False,
+        randomness: random.Random | None = None,
     ) -> None:
-        """``dial`` opens a channel to an address; the default is a WebSocket.
+        """``dial`` opens a channel to an address; the default is a WebSocket. ``randomness`` spreads retries and load.
 
         ``read_from_standby``: reads go to a standby, which never answers from before our own last write, nor from
         before what we have read already.
@@ -114,7 +116,7 @@ class Masters:
         self.sequence = 0
         """The highest log sequence seen in an answer: nothing older is accepted afterwards."""
         self._writers = 0
-        self._links = Links(addresses, self.client, key, user, dial)
+        self._links = Links(addresses, self.client, key, user, dial, randomness)
         self._read_from_standby = read_from_standby
         self._no_standby_until = -math.inf
         self._search: asyncio.Task[None] | None = None
@@ -232,7 +234,8 @@ class Masters:
                 if deadline <= loop.time():
                     raise
                 if not isinstance(error, ConnectionLost):
-                    await asyncio.sleep(min(backoff_seconds(attempt), max(0.0, deadline - loop.time())))
+                    wait = backoff_seconds(attempt, randomness=self._links.randomness)
+                    await asyncio.sleep(min(wait, max(0.0, deadline - loop.time())))
                 attempt = min(attempt + 1, 16)
 
     def count_writer(self, change: int) -> None:

@@ -74,7 +74,8 @@ class Node:
         self.follower: Follower
         self._tailing: Tailing
         self._standby: StandbyService
-        self._peers: set[rpc.Peer] = set()
+        self._peers: dict[rpc.Peer, None] = {}
+        """In the order in which they came: what is done to all of them is done in that order."""
         self._stopping = asyncio.Event()
         self._led_epoch = 0
         """The last epoch that this process has led."""
@@ -115,11 +116,11 @@ class Node:
 
     async def serve(self, peer: rpc.Peer) -> None:
         """Runs a peer's connection to its end."""
-        self._peers.add(peer)
+        self._peers[peer] = None
         try:
             await peer.run()
         finally:
-            self._peers.discard(peer)
+            self._peers.pop(peer, None)
             (self.leader or self._standby).disconnected(peer)
 
     def status(self) -> msg.Status:

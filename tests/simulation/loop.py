@@ -20,6 +20,9 @@ _Result = TypeVar("_Result")
 STEPS_MAX: Final = 5_000_000
 """More callbacks than any run needs: something turns in a circle without letting time pass."""
 
+ROUNDS_MAX: Final = 20
+"""So often tasks are cancelled at the end: some make others while they end."""
+
 
 class Deadlock(Exception):
     """Everyone waits and no timer is set."""
@@ -182,13 +185,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def end(self, processes: list[Process]) -> None:
         """Cancels all tasks, of dead processes too, and runs them to their end."""
+        if self.is_closed():
+            return
         self._is_open = True
         for process in processes:
             self.release(process)
-        left = asyncio.all_tasks(self)
-        for task in sorted(left, key=hash):
-            task.cancel()
-        if left:
+        for _ in range(ROUNDS_MAX):
+            left = asyncio.all_tasks(self)
+            if not left:
+                break
+            for task in sorted(left, key=hash):
+                task.cancel()
             self.run_until_complete(asyncio.wait(left, timeout=60))
         self.run_until_complete(self.shutdown_asyncgens())
         self.close()
