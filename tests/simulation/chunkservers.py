@@ -65,13 +65,14 @@ class ChunkServer:
         return True
 
     async def confirm(self, grant: msg.Grant, length: int) -> bool:
-        """As the primary, to the leader."""
+        """As the primary, to the leader; called by a client, whose patience ends when this process does."""
         leader = self._leader
         if leader is None or leader.is_lost:
             return False
         try:
-            await leader.call(msg.ConfirmGrant(self.number, grant.chunk, grant.version, length), CALL_SECONDS)
-        except GfsError:
+            async with asyncio.timeout(CALL_SECONDS):
+                await leader.call(msg.ConfirmGrant(self.number, grant.chunk, grant.version, length), CALL_SECONDS)
+        except (GfsError, TimeoutError):
             return False
         return True
 

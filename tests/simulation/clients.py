@@ -160,9 +160,8 @@ class Client:
         for member in members:
             if not member.prepare(grant, base):
                 return 0
-        if grant.base_version != grant.version and grant.base_version:
-            if not await members[0].confirm(grant, base):
-                return 0
+        if grant.base_version and grant.base_version != grant.version and not await members[0].confirm(grant, base):
+            return 0
         length = base + STORED_BYTES
         if not all(member.write(grant, length) for member in members):
             return 0

@@ -180,7 +180,12 @@ class World:
                 self.violate("all calls are answered", f"after {ANSWER_SECONDS:.0f} s not: {client.entries[-1]}")
                 return
         give_up = self._loop.time() + CONVERGENCE_SECONDS
-        while (open_point := self._what_is_open()) and self.violation is None:
+        while self.violation is None:
+            for machine in self.machines:
+                machine.start()  # whoever was told to stop has ended by now
+            open_point = self._what_is_open()
+            if not open_point:
+                break
             if self._loop.time() > give_up:
                 self.violate("convergence", f"after {CONVERGENCE_SECONDS:.0f} s {open_point}")
             await asyncio.sleep(LOOK_SECONDS)
