@@ -49,6 +49,8 @@ UNANSWERED_MAX: Final = 4096
 MESSAGES_PER_FRAME: Final = 512
 HANDSHAKE_SECONDS: Final = 10.0
 DEADLINE_SECONDS_MAX: Final = 3600.0
+REFUSAL: Final = b""
+"""The mac of an acceptor that does not accept the initiator's."""
 
 
 class Service(Protocol):
@@ -313,7 +315,12 @@ async def accept(
             key = key_of_role(hello.role)
             nonce = secrets.token_bytes(16)
             await channel.send(codec.encode_frame([Hello(PROTOCOL_VERSION, role, name, nonce)]))
-            await _receive_proof(channel, _proof(key, b"i", hello.role, hello.nonce, nonce))
+            try:
+                await _receive_proof(channel, _proof(key, b"i", hello.role, hello.nonce, nonce))
+            except AuthenticationFailed:
+                # Said aloud: a connection that just ends is no refusal, its other end may have died.
+                await channel.send(codec.encode_frame([Proof(REFUSAL)]))
+                raise
             await channel.send(codec.encode_frame([Proof(_proof(key, b"a", hello.role, nonce, hello.nonce))]))
     except TimeoutError as error:
         await channel.close()
@@ -345,9 +352,8 @@ async def _receive_hello(channel: Channel) -> Hello:
 
 
 async def _receive_proof(channel: Channel, expected: bytes) -> None:
-    try:
-        message = await _receive_one(channel)
-    except ConnectionLost as error:
-        raise AuthenticationFailed(f"{channel.peer} refused our key: is it another cluster's?") from error
+    message = await _receive_one(channel)
+    if isinstance(message, Proof) and message.mac == REFUSAL:
+        raise AuthenticationFailed(f"{channel.peer} refused our key: is it another cluster's?")
     if not isinstance(message, Proof) or not hmac.compare_digest(message.mac, expected):
         raise AuthenticationFailed(f"{channel.peer} does not know this cluster's key")

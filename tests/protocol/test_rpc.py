@@ -200,6 +200,18 @@ async def test_a_wrong_key_is_refused_on_both_sides() -> None:
     assert [type(result) for result in await handshake(KEY, b"other")] == [AuthenticationFailed, AuthenticationFailed]
 
 
+async def test_a_peer_that_dies_in_the_handshake_has_not_refused_our_key() -> None:
+    """Found by simulation seed 69: a client never asked a master again that had crashed at this moment."""
+    left, right = memory_pair("client", "server")
+    connecting = asyncio.create_task(rpc.connect(left, "client", b"c" * 16, KEY))
+    await right.receive()
+    await right.send(codec.encode_frame([msg.Hello(msg.PROTOCOL_VERSION, "master", b"m", b"n" * 16)]))
+    await right.receive()
+    await right.close()
+    with pytest.raises(ConnectionLost):
+        await connecting
+
+
 async def test_a_role_without_business_is_refused() -> None:
     results = await handshake(KEY, KEY, role="stranger")
     assert isinstance(results[1], AuthenticationFailed)
