@@ -11,8 +11,12 @@ from typing import Final
 from gfsprotocol.errors import CallForgotten
 from gfsprotocol.messages import ReplyBody
 
-SESSION_SECONDS: Final = 3600
-"""A client that made no call for so long in logged time is forgotten; far longer than any call's deadline."""
+SESSION_SECONDS: Final = 4 * 3600
+"""A client that made no call for so long in logged time is forgotten.
+
+Clients rely on an hour, which no call's deadline exceeds. Logged time is that of the leaders' wall clocks: the rest is
+for clocks that jump, or differ from one leader to the next, by up to three hours.
+"""
 RESULTS_MAX: Final = 8192
 """Results kept per client, whatever its floor says."""
 
