@@ -1,7 +1,7 @@
 """What goes wrong in a run, when, and to whom: chosen by the seed."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gfsclient.masters import Masters
@@ -13,6 +13,7 @@ from tests.simulation.history import USER
 from tests.simulation.journal import Trouble
 from tests.simulation.loop import Process
 from tests.simulation.machines import Machine
+from tests.simulation.network import End
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 BREAK_SECONDS: Final = 0.4
 """Between two faults, on average."""
 WALL_JUMPS_SECONDS: Final = (-3600.0, 0.0, 3600.0)
-ADMIN: Final = ClientId(b"administrator..." [:16])
+ADMIN: Final = ClientId(b"administrator...")
 
 
 class Faults:
@@ -48,10 +49,10 @@ class Faults:
             for task in list(self._later):
                 task.cancel()
 
-    def _after(self, seconds: float, action: object, *arguments: object) -> None:
+    def _after(self, seconds: float, action: Callable[..., object], *arguments: object) -> None:
         async def work() -> None:
             await asyncio.sleep(seconds)
-            action(*arguments)  # type: ignore[operator]
+            action(*arguments)
 
         task = asyncio.create_task(work())
         self._later.add(task)
@@ -82,10 +83,7 @@ class Faults:
         machine = self._victim()
         if machine.is_up:
             machine.journal.trouble.kills = self._random.choice(("before", "at", "after"))
-        self._after(self._random.uniform(0.3, 2.0), self._restart, machine)
-
-    def _restart(self, machine: Machine) -> None:
-        machine.start()
+        self._after(self._random.uniform(0.3, 2.0), machine.start)
 
     def _crash_twice(self) -> None:
         """The leader, and whoever wins next, at any moment of its beginning."""
@@ -163,7 +161,7 @@ class Faults:
         ways = self._random.choice(("in", "out", "both"))
         pairs = [(other, victim) for other in others if ways != "out"]
         pairs += [(victim, other) for other in others if ways != "in"]
-        self._world.note("is cut off", self._victim().process, victim, ways, *others)
+        self._world.note("is cut off", None, victim, ways, *others)
         for pair in pairs:
             self._world.network.block(*pair)
         seconds = self._random.choice((0.2, 1.0, 2.5, 4.0)) * self._random.uniform(0.5, 1.5)
@@ -177,14 +175,19 @@ class Faults:
 
     def _drop_answers(self) -> None:
         """The next answers to some clients are lost: what they asked for is done, and asked for again."""
-        names = {machine.name for machine in self._world.machines}
-        ends = [
-            end
-            for end in self._world.network.ends
-            if end.process.name in names and end.far.process.name.startswith("client")
-        ]
+        ends = self._client_ends()
         for end in self._random.sample(ends, min(len(ends), 4)):
-            end.drops_next = True
+            end.far.drops_next = True
+
+    def _late_requests(self) -> None:
+        """The next requests of some clients arrive when they have been made again on another connection."""
+        ends = self._client_ends()
+        for end in self._random.sample(ends, min(len(ends), 4)):
+            end.delays_next = self._random.choice((0.01, 0.1, 1.0)) * self._random.uniform(0.5, 1.5)
+
+    def _client_ends(self) -> list[End]:
+        """Of connections to masters."""
+        return [end for end in self._world.network.ends if end.process.name.startswith("client")]
 
     def _slow_link(self) -> None:
         host = self._random.choice(self._hosts())
@@ -194,8 +197,7 @@ class Faults:
     # -------------------------------------------------------------------------------------------------------- the log
 
     def _trouble(self) -> Trouble:
-        machine = self._victim()
-        return machine.journal.trouble
+        return self._victim().journal.trouble
 
     def _journal_unreachable(self) -> None:
         self._trouble().unreachable_until = asyncio.get_running_loop().time() + self._random.uniform(0.1, 3.0)
@@ -225,7 +227,7 @@ def heal(world: "World") -> None:
     """Everything works again, and whoever is dead is started."""
     world.on_elected.clear()
     for machine in world.machines:
-        machine.journal.trouble.__init__()  # type: ignore[misc]
+        machine.journal.trouble = Trouble()
         machine.process.fuse = -1
         machine.process.resume()
         machine.start()
@@ -233,12 +235,28 @@ def heal(world: "World") -> None:
         if server.process.is_dead:
             server.start()
     for end in world.network.ends:
-        end.drops_next = False
+        end.drops_next, end.delays_next = False, 0.0
     world.network.heal_all()
 
 
-ALL: Final = tuple(name[1:] for name in vars(Faults) if name.startswith("_") and name[1:] in {
-    "crash", "crash_at_commit", "crash_twice", "pause", "stop", "handover", "restart_server", "partition",
-    "break_connections", "drop_answers", "slow_link", "journal_unreachable", "journal_hangs", "journal_fails",
-    "journal_loses_answers", "journal_slow", "clock_jump",
-})
+ALL: Final = (
+    "crash",
+    "crash_at_commit",
+    "crash_twice",
+    "pause",
+    "stop",
+    "handover",
+    "restart_server",
+    "partition",
+    "break_connections",
+    "drop_answers",
+    "late_requests",
+    "slow_link",
+    "journal_unreachable",
+    "journal_hangs",
+    "journal_fails",
+    "journal_loses_answers",
+    "journal_slow",
+    "clock_jump",
+)
+"""Names of methods of :class:`Faults`, without the underscore."""

@@ -111,6 +111,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._numbers = 0
         self._steps = 0
         self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._tasks: list[_Task] = []
+        """All that were ever made: no one else holds a dead process's, and the collector of garbage would end them."""
         self._is_open = False
         """Whether nothing is held back any more: the run is over, and all tasks are to end."""
         self.failures: list[str] = []
@@ -120,7 +122,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _make_task(self, _loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> "asyncio.Task[Any]":
         self._numbers += 1
-        return _Task(work, loop=self, number=self._numbers, **named)
+        task = _Task(work, loop=self, number=self._numbers, **named)
+        self._tasks.append(task)
+        return task
 
     def _note_failure(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.failures.append(f"{context['message']}: {context.get('exception')!r}")

@@ -16,6 +16,8 @@ from tests.simulation.loop import MACHINE, Process
 
 DELAY_SECONDS: Final = (0.0001, 0.002)
 DIAL_SECONDS: Final = 2.0
+RETRANSMIT_SECONDS: Final = 1.5
+"""What a partition has held up arrives so long after its end at the latest; new connections may be faster."""
 
 Accept = Callable[["End"], Awaitable[None]]
 
@@ -29,12 +31,16 @@ class End:
         self.far: End
         self.drops_next = False
         """Whether the next frame sent from here is lost, and the connection with it."""
+        self.delays_next = 0.0
+        """If not 0: the next frame sent from here arrives so many seconds later, and the connection breaks for this side."""
         self.is_closed = False
         self._network = network
         self._inbox: deque[bytes | None] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._flying: deque[tuple[float, bytes | None]] = deque()
         self._is_timed = False
+        self._is_held = False
+        self._held_until = 0.0
 
     async def send(self, frame: bytes) -> None:
         if self.is_closed or self.far.is_broken:
@@ -44,6 +50,11 @@ class End:
             self._network.cut(self)
             return
         self._fly(frame)
+        if self.delays_next:
+            self._network.note("a request comes late", self.process, self.peer)
+            self._held_until = asyncio.get_running_loop().time() + self.delays_next
+            self._fly(None)
+            self.take(None)
 
     async def receive(self) -> bytes:
         while not self._inbox and not self.is_closed:
@@ -95,15 +106,23 @@ class End:
         """Delivers what is due and not held up, and comes back for the rest."""
         loop = asyncio.get_running_loop()
         if self._network.is_blocked(self.process.name, self.far.process.name):
+            self._is_held = True
             return
-        while self._flying and self._flying[0][0] <= loop.time():
+        while self._flying and max(self._flying[0][0], self._held_until) <= loop.time():
             frame = self._flying.popleft()[1]
             self.far.take(frame)
             if frame is None:
                 self._network.forget(self)
         if self._flying and not self._is_timed:
             self._is_timed = True
-            loop.call_at(self._flying[0][0], self._due, context=MACHINE)
+            loop.call_at(max(self._flying[0][0], self._held_until), self._due, context=MACHINE)
+
+    def go_on(self, seconds: float) -> None:
+        """The way is free again; what was held up is sent once more after so long, as TCP does."""
+        if self._is_held:
+            self._is_held = False
+            self._held_until = asyncio.get_running_loop().time() + seconds
+        self.move()
 
     def _due(self) -> None:
         self._is_timed = False
@@ -163,7 +182,7 @@ class Network:
         self._blocked.discard((source, target))
         for end in list(self.ends):
             if (end.process.name, end.far.process.name) == (source, target):
-                end.move()
+                end.go_on(self._random.random() * RETRANSMIT_SECONDS)
 
     def heal_all(self) -> None:
         self.slow.clear()

@@ -1,0 +1,90 @@
+"""Bugs that are planted, one by one: the simulation finds each of them within a bounded number of seeds."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gfsmaster.leader import Leader
+from gfsmaster.oplog import Batch, Leadership
+from gfsprotocol import messages as msg
+from gfsprotocol.errors import LogFailed, LogLocked
+from gfsstandby.node import Node
+from tests.simulation.faults import ALL
+from tests.simulation.journal import SimulatedJournal
+from tests.simulation.world import Plant, World, simulate
+
+pytestmark = pytest.mark.slow
+SEEDS_MAX = 60
+
+
+def found(plant: Plant | None = None, kinds: tuple[str, ...] = ALL, **settings: object) -> str:
+    """The invariant that the first failing seed breaks."""
+    for seed in range(SEEDS_MAX):
+        report = simulate(seed, kinds, plant, **settings)
+        if report.violation is not None:
+            return report.violation.invariant
+    pytest.fail(f"the planted bug is not found by {SEEDS_MAX} seeds", pytrace=False)
+
+
+def test_a_journal_that_does_not_check_the_epoch() -> None:
+    def plant(world: World) -> None:
+        world.log.is_fenced = False
+
+    assert found(plant) in ("epochs only rise", "one writer per epoch", "one append per place")
+
+
+def test_a_leader_that_forgets_the_calls_that_leaders_before_it_have_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[Leader, set[tuple[bytes, int]]] = {}
+    original = Leader._known_result
+
+    def known(self: Leader, client: bytes, call: msg.Call | None) -> msg.ReplyBody | None:
+        result = original(self, client, call)
+        assert call is not None
+        mine = made.setdefault(self, set())
+        if (client, call.number) in mine:
+            return result
+        mine.add((client, call.number))
+        return None
+
+    monkeypatch.setattr(Leader, "_known_result", known)
+    assert found(kinds=("crash", "crash_at_commit", "drop_answers")) == "exactly once"
+
+
+def test_a_leader_that_acknowledges_before_the_commit() -> None:
+    assert found(acknowledge="early") in ("acknowledged is in the log", "no acknowledged write is lost")
+
+
+def test_a_new_leader_that_does_not_read_the_log_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    original: Callable[[Node, Leadership, float], Awaitable[None]] = Node._lead
+
+    async def hasty(self: Node, won: Leadership, started: float) -> None:
+        async def nothing() -> int:
+            return 0
+
+        monkeypatch.setattr(self.follower, "catch_up", nothing)
+        await original(self, won, started)
+
+    monkeypatch.setattr(Node, "_lead", hasty)
+    assert found() in ("one append per place", "no acknowledged write is lost")
+
+
+def test_a_leader_that_answers_reads_after_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leader, "is_valid", property(lambda self: not self._ended.done()))
+    kinds = ("partition", "journal_hangs", "pause")
+    assert found(kinds=kinds) in ("reads and refusals", "registers are linearizable")
+
+
+def test_an_append_of_unknown_outcome_that_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    original: Any = SimulatedJournal.append
+
+    async def insistent(self: SimulatedJournal, batch: Batch) -> None:
+        try:
+            await original(self, batch)
+        except LogLocked:
+            raise
+        except LogFailed:
+            await original(self, batch)
+
+    monkeypatch.setattr(SimulatedJournal, "append", insistent)
+    assert found() == "one append per place"
