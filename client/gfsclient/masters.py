@@ -180,8 +180,16 @@ class Masters:
             raise WireError(f"the master answered {type(body).__name__} with {type(reply).__name__}")
         return reply
 
-    async def _ask(self, leader: rpc.Peer, body: RequestBody, number: int, seconds: float, retry: bool) -> ReplyBody:
-        call = Call(number, self._lowest_open(), retry) if number else None
+    async def _ask(
+        self,
+        leader: rpc.Peer,
+        body: RequestBody,
+        number: int,
+        seconds: float,
+        retry: bool,
+        unknown_is_new: bool = False,
+    ) -> ReplyBody:
+        call = Call(number, self._lowest_open(), retry, unknown_is_new) if number else None
         reply = self._seen(await leader.submit(body, seconds, self.user, call, self.sequence))
         if number:
             self._succeeded_at = asyncio.get_running_loop().time()
@@ -215,16 +223,17 @@ class Masters:
         """Asks again and again, until the deadline."""
         loop = asyncio.get_running_loop()
         last_error, attempt = first_error, 0
-        retry = isinstance(first_error, ConnectionLost)
+        retry, unknown_is_new = isinstance(first_error, ConnectionLost), False
         while True:
             leader = await self._find_leader(deadline - loop.time(), last_error)
             try:
-                return await self._ask(leader, body, number, max(0.0, deadline - loop.time()), retry)
+                seconds = max(0.0, deadline - loop.time())
+                return await self._ask(leader, body, number, seconds, retry, unknown_is_new)
             except CallForgotten:
-                if not retry or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
+                if not retry or unknown_is_new or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
                     raise
                 # Nothing that we did lately was logged, or the master would know us: so this call was not done either.
-                retry = False
+                unknown_is_new = True
             except AvailabilityError as error:
                 if not _is_retried(error):
                     raise (last_error if isinstance(last_error, SafeMode | Busy) else error) from None

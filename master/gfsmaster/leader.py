@@ -24,7 +24,7 @@ from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
-from gfsmaster.planner import Planner, check_user
+from gfsmaster.planner import Plan, Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
 from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
@@ -38,6 +38,7 @@ from gfsprotocol.errors import (
     InvalidArgument,
     IsADirectory,
     LeaseLost,
+    NamespaceError,
     NotLeader,
     NotPermitted,
     PermissionDenied,
@@ -272,20 +273,33 @@ class Leader:
         client = peer.hello.name
         result = self._known_result(client, request.call)
         if result is None:
+            result = self._plan_and_record(request, client)
+        self.committer.reply(peer, request.id, result)
+
+    def _plan_and_record(self, request: msg.Request, client: bytes) -> msg.ReplyBody:
+        plan: Plan
+        try:
             if isinstance(request.body, msg.Close | msg.RecordLength):
                 self._check_lengths(request.body)
             plan = self.planner.plan(request.body, request.user, client, self._now_ns())
-            result = self._record(plan, client, request.call) if isinstance(plan, tuple) else plan
+        except NamespaceError as error:
+            plan = msg.ErrorReply(error.code, error.message, error.hint)
+        if isinstance(plan, tuple):
+            result = self._record(plan, client, request.call)
             if isinstance(request.body, msg.Close):
                 self._end_leases(request.body.inode)
-        self.committer.reply(peer, request.id, result)
+            return result
+        if request.call is not None and request.call.retry:
+            # An earlier transmission may still be under way: when it comes it gets this answer too.
+            return self._record((op.Answered(plan),), client, request.call)
+        return plan
 
     def _known_result(self, client: bytes, call: msg.Call | None) -> msg.ReplyBody | None:
         if call is None:
             raise InvalidArgument("a change needs a call number")
         self.committer.check_room()
         self.housekeeping.heard[client] = self.clock.monotonic()
-        return self.state.sessions.result(client, call.number, call.retry)
+        return self.state.sessions.result(client, call.number, call.retry and not call.unknown_is_new)
 
     def _now_ns(self) -> int:
         """The machine's clock, kept from going back: each record has a time of its own."""

@@ -6,7 +6,7 @@ planner has checked that. Structs are stored as arrays; fields may only be added
 
 import msgspec
 
-from gfsprotocol.messages import ChunkLength
+from gfsprotocol.messages import ChunkLength, ReplyBody
 
 LOG_FORMAT = 1
 
@@ -38,6 +38,15 @@ class StateDigest(Operation, frozen=True, tag=3):
     """What the leader's state digest was before this record; whoever computes another one stops."""
 
     digest: bytes
+
+
+class Answered(Operation, frozen=True, tag=4):
+    """What a retried call was answered with although it changes nothing: a refusal, most often.
+
+    The call may have been sent before, on a connection that broke, and come late: it must not be carried out then.
+    """
+
+    reply: ReplyBody
 
 
 class MakeDirectory(Operation, frozen=True, tag=10):
@@ -197,6 +206,7 @@ AnyOperation = (
     Genesis
     | BeginEpoch
     | StateDigest
+    | Answered
     | MakeDirectory
     | MakeFile
     | MakeSymlink

@@ -70,6 +70,7 @@ class State:
             op.Genesis: self._genesis,
             op.BeginEpoch: self._begin_epoch,
             op.StateDigest: self._state_digest,
+            op.Answered: self._answered,
             op.MakeDirectory: self._make_directory,
             op.MakeFile: self._make_file,
             op.MakeSymlink: self._make_symlink,
@@ -255,6 +256,9 @@ class State:
                 f"record {self.sequence}: the state's digest is {own.hex()}, the leader's was {operation.digest.hex()}"
             )
         return _DONE
+
+    def _answered(self, operation: op.Answered) -> ReplyBody:
+        return operation.reply
 
     # ---------------------------------------------------------------------------------------------- the namespace
 

@@ -48,6 +48,9 @@ class Call(Wire, frozen=True):
     number: int
     floor: int
     retry: bool = False
+    """Whether it may have been sent before."""
+    unknown_is_new: bool = False
+    """Whether the client knows that it has made no change lately: that its calls are unknown is no reason to refuse."""
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):

@@ -4,7 +4,8 @@ import pytest
 
 from gfsmaster.sessions import SESSION_SECONDS, Sessions
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import CallForgotten
+from gfsprotocol.errors import CallForgotten, NotFound
+from tests.master.leading import leading, replayed
 
 HOUR_NS = 3600 * 10**9
 CLIENT, OTHER = b"c" * 16, b"o" * 16
@@ -24,3 +25,28 @@ def test_a_client_that_is_long_gone_is_forgotten_and_its_retry_refused() -> None
     sessions.remember(OTHER, 1, 1, HOUR_NS + (SESSION_SECONDS + 1) * 10**9, msg.Done())
     with pytest.raises(CallForgotten):
         sessions.result(CLIENT, 2, retry=True)
+
+
+@pytest.mark.parametrize("unknown_is_new", [False, True])
+async def test_fault_17_a_call_that_was_refused_is_not_done_when_its_first_transmission_comes_late(
+    unknown_is_new: bool,
+) -> None:
+    """Found by the simulation with late requests: what a client was told is not there was removed a moment later."""
+    async with leading() as harness:
+        broken = await harness.connect("client", CLIENT)
+        again = await harness.connect("client", CLIENT)
+        other = await harness.connect("client", OTHER)
+        number = 1
+        if not unknown_is_new:
+            await again.call(msg.Mkdir(b"/d"), 5, (), msg.Call(1, 1))
+            number = 2
+        retry = msg.Call(number, number, retry=True, unknown_is_new=unknown_is_new)
+        with pytest.raises(NotFound):
+            await again.call(msg.Unlink(b"/x"), 5, (), retry)
+        await other.call(msg.Create(b"/x", open=False), 5, (), msg.Call(1, 1))
+        with pytest.raises(NotFound):
+            await broken.call(msg.Unlink(b"/x"), 5, (), msg.Call(number, number))
+        await other.call(msg.Stat(b"/x"), 5)
+        assert replayed(harness.log).sessions.result(CLIENT, number, retry=True) == msg.ErrorReply(
+            NotFound.code, "/x: no such file or directory"
+        )
