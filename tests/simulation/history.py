@@ -136,6 +136,9 @@ def _check_record(
     if key in done:
         raise Broken("exactly once", f"record {sequence} is made once more for {entry}")
     done.add(key)
+    if isinstance(record.operations[0], op.Answered):
+        _check_answer(entry, sequence, result)
+        return
     if entry.is_refused:
         raise Broken("nothing refused is applied", f"record {sequence} is made for {entry}")
     if sequence <= entry.low:
@@ -151,6 +154,15 @@ def _check_record(
         before = queue[-1] if queue else "nothing"
         raise Broken("reads and refusals", f"record {sequence} of {entry}: nothing before it bears out {before}")
     queue.pop()
+
+
+def _check_answer(entry: Entry, sequence: int, result: ReplyBody) -> None:
+    """A retry's answer that changed nothing is the one that the client got, if it got any."""
+    told = entry.reply
+    if entry.error is not None and entry.is_refused:
+        told = msg.ErrorReply(entry.error.code, entry.error.message, entry.error.hint)
+    if told is not None and told != result:
+        raise Broken("the first result is the answer", f"record {sequence} remembers {result} for {entry}")
 
 
 def _place(replay: _Replay, waiting: dict[bytes, list[Entry]]) -> None:

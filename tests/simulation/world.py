@@ -256,9 +256,7 @@ def _logs(world: World) -> Iterator[None]:
             logger.propagate = propagate
 
 
-def simulate(
-    seed: int, kinds: Sequence[str] = faults.ALL, plant: Plant | None = None, **settings: object
-) -> Report:
+def simulate(seed: int, kinds: Sequence[str] = faults.ALL, plant: Plant | None = None, **settings: object) -> Report:
     """One run. ``plant`` may alter the world before it begins; ``settings`` are those of the masters."""
     processes: list[Process] = []
     with virtual_loop(processes) as loop:
