@@ -1,5 +1,6 @@
 # make up       start a cluster in ./cluster-data, in the foreground
 # make test     all checks and all tests but the long ones
+# make simulate SEED=7 RUNS=1000   the masters under faults, on a virtual clock; a fresh seed without SEED
 # make test-long, make check, make bench, make docs, make lock, make clean
 
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 SOURCES := protocol master standby chunkserver client cluster tests bench loadtests
 export PYTHON
 
-.PHONY: up test test-long check format bench docs lock clean
+.PHONY: up test test-long simulate check format bench docs lock clean
 
 up: .venv/runtime.stamp
 	@$(BIN)/gfs up --dir cluster-data
@@ -17,6 +18,11 @@ test: check
 
 test-long: .venv/develop.stamp
 	$(BIN)/pytest -m long
+
+RUNS ?= 100
+
+simulate: .venv/develop.stamp
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED)) --runs $(RUNS)
 
 check: .venv/develop.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -1,6 +1,7 @@
 """``python -m tests.simulation [--seed N] [--runs M] [--faults a,b]``: runs seeds one after the other.
 
-Prints what was broken by which seed, the end of its trace and how to run it again. Exit code 1 if any seed broke anything.
+Prints what was broken by which seed, the end of its trace and how to run it again. Exit code 1 if any seed broke
+anything.
 """
 
 import argparse

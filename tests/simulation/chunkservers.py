@@ -93,7 +93,7 @@ class ChunkServer:
             try:
                 channel = await self.world.network.dial(self.process, address)
                 peer = await rpc.connect(
-                    channel,  # type: ignore[arg-type]
+                    channel,
                     "chunkserver",
                     self.name.encode(),
                     self.world.server_key,

@@ -46,7 +46,7 @@ class Client:
             USER,
             DEADLINE_SECONDS,
             self.id,
-            lambda address: self.world.network.dial(self.process, address),  # type: ignore[arg-type,return-value]
+            lambda address: self.world.network.dial(self.process, address),
             self.reads_from_standby,
             self._random,
         )

@@ -122,7 +122,7 @@ class Faults:
                 USER,
                 5.0,
                 ADMIN,
-                lambda address: self._world.network.dial(self._admin, address),  # type: ignore[arg-type,return-value]
+                lambda address: self._world.network.dial(self._admin, address),
                 False,
                 self._random,
             )

@@ -1,8 +1,8 @@
 """What clients were told, held against the log.
 
-The log is the order of all changes. Each client makes one call at a time, so its calls must find their places in the log
-one after the other: an acknowledged change at its one record, which was there when the answer came and not when the call
-began, and with the very result that the client was told; a refusal or a read at a length of the log at which the
+The log is the order of all changes. Each client makes one call at a time, so its calls must find their places in the
+log one after the other: an acknowledged change at its one record, which was there when the answer came and not when the
+call began, and with the very result that the client was told; a refusal or a read at a length of the log at which the
 state gives the same answer. A leader's answer must fit a length between the call's beginning and its end
 (linearizable); a standby's may be older, but never from before what the same client has seen.
 """
@@ -70,6 +70,7 @@ class Broken(Exception):
     def __init__(self, invariant: str, what: str) -> None:
         super().__init__(f"{invariant}: {what}")
         self.invariant = invariant
+        self.what = what
 
 
 class _Replay:

@@ -1,8 +1,8 @@
 """The operation log of a simulation: one in memory, and each master's connection to it with its troubles.
 
 Fence, chain and compare-and-set are those of :class:`gfsmaster.oplog.OperationLog`. A call takes effect at one moment
-between its start and its answer. As in the real journal the calls of one process never overlap, and whoever is cancelled
-while waiting does not take the call back.
+between its start and its answer. As in the real journal the calls of one process never overlap, and whoever is
+cancelled while waiting does not take the call back.
 """
 
 import asyncio

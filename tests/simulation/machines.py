@@ -87,7 +87,7 @@ class Machine:
             self.clock,
             self.world.secret,
             journal,
-            lambda address: self.world.network.dial(process, address),  # type: ignore[arg-type,return-value]
+            lambda address: self.world.network.dial(process, address),
             self._end_holder,
             random.Random(self._random.random()),
         )

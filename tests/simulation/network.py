@@ -32,7 +32,7 @@ class End:
         self.drops_next = False
         """Whether the next frame sent from here is lost, and the connection with it."""
         self.delays_next = 0.0
-        """If not 0: the next frame sent from here arrives so many seconds later, and the connection breaks for this side."""
+        """If not 0, the next frame sent from here arrives so many seconds later, and this side's connection breaks."""
         self.is_closed = False
         self._network = network
         self._inbox: deque[bytes | None] = deque()
