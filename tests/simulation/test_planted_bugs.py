@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gfsmaster.leader import Leader
-from gfsmaster.oplog import Batch, Leadership
+from gfsmaster.oplog import Batch
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import LogFailed, LogLocked
 from gfsstandby.node import Node
@@ -57,23 +57,31 @@ def test_a_leader_that_acknowledges_before_the_commit() -> None:
 
 
 def test_a_new_leader_that_does_not_read_the_log_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    original: Callable[[Node, Leadership, float], Awaitable[None]] = Node._lead
+    """It leads with what the old leader has pushed to it."""
 
-    async def hasty(self: Node, won: Leadership, started: float) -> None:
-        async def nothing() -> int:
-            return 0
+    async def nothing() -> int:
+        return 0
 
-        monkeypatch.setattr(self.follower, "catch_up", nothing)
-        await original(self, won, started)
+    def without_reading(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def hasty(self: Node, *arguments: object) -> object:
+            follower = self.follower
+            if follower.is_ready:
+                vars(follower)["catch_up"] = nothing
+            try:
+                return await original(self, *arguments)
+            finally:
+                vars(follower).pop("catch_up", None)
 
-    monkeypatch.setattr(Node, "_lead", hasty)
+        return hasty
+
+    monkeypatch.setattr(Node, "_look", without_reading(Node._look))
+    monkeypatch.setattr(Node, "_lead", without_reading(Node._lead))
     assert found() in ("one append per place", "no acknowledged write is lost")
 
 
 def test_a_leader_that_answers_reads_after_its_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leader, "is_valid", property(lambda self: not self._ended.done()))
-    kinds = ("partition", "journal_hangs", "pause")
-    assert found(kinds=kinds) in ("reads and refusals", "registers are linearizable")
+    assert found(kinds=("partition", "journal_hangs")) in ("reads and refusals", "registers are linearizable")
 
 
 def test_an_append_of_unknown_outcome_that_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
