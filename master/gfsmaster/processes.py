@@ -22,7 +22,10 @@ def own_identity() -> str:
 
 
 def end(identity: str) -> str:
-    """Ends the process with SIGKILL and waits until it is gone. What was done, or why nothing was; for people."""
+    """Ends the process with SIGKILL and waits until it is gone; never this one.
+
+    What was done, or why nothing was; for people.
+    """
     place, _, rest = identity.rpartition("/")[0].rpartition("/")
     start = identity.rpartition("/")[2]
     if not place or not rest.isdigit():
@@ -30,6 +33,9 @@ def end(identity: str) -> str:
     if place != _place():
         return "it runs on another host, or in another container"
     pid = int(rest)
+    if identity == own_identity():
+        # We led last, and another candidate has stopped with the lock: which one, the log cannot say.
+        return "it is this very process, and another one has the lock"
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
