@@ -107,6 +107,10 @@ class Faults:
         process.pause()
         self._after(self._random.choice((0.1, 0.5, 1.5, 3.0)) * self._random.uniform(0.5, 1.5), process.resume)
 
+    def _pause_in_transaction(self) -> None:
+        """Stopped with the log's lock in its hand."""
+        self._trouble().stops_seconds = self._random.choice((0.5, 1.5, 4.0)) * self._random.uniform(0.5, 1.5)
+
     def _stop(self) -> None:
         """As by an update: SIGTERM, and started again when it has ended."""
         machine = self._victim()
@@ -244,6 +248,7 @@ ALL: Final = (
     "crash_at_commit",
     "crash_twice",
     "pause",
+    "pause_in_transaction",
     "stop",
     "handover",
     "restart_server",

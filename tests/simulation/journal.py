@@ -106,6 +106,8 @@ class Trouble:
     """So many writes have their effect, and fail."""
     kills: str = ""
     """The process dies "before", "at" (between effect and answer) or "after" its next append."""
+    stops_seconds: float = 0.0
+    """If not 0, the process stops for so long inside its next transaction."""
     slow_seconds: float = 0.0
 
 
@@ -180,7 +182,12 @@ class SimulatedJournal:
             process.kill()
         if process.is_dead:
             return
-        if process.is_paused:
+        if self.trouble.stops_seconds and call.writes and process.is_running and log.locked_by is None:
+            process.pause()
+            asyncio.get_running_loop().call_at(now + self.trouble.stops_seconds, process.resume, context=MACHINE)
+            self.trouble.stops_seconds = 0.0
+            self._lock(call)
+        elif process.is_paused:
             if call.writes and log.locked_by is None and self._random.random() < 0.5:
                 self._lock(call)
             else:

@@ -125,6 +125,8 @@ class Machine:
         """Ends the very process that is named, if it is there."""
         for machine in self.world.machines:
             if machine.is_up and f"{machine.name}/{machine._incarnation}" == holder.process:
+                if machine is self:
+                    return "it is this very process, and another one has the lock"
                 self.world.note("is ended for the lock", machine.process, "by", self.name)
                 machine.process.kill()
                 return f"process {holder.process} was ended"

@@ -112,7 +112,7 @@ def test_fault_17_a_lost_answer_and_a_retry_through_a_failover_is_one_change() -
 
 @pytest.mark.slow
 def test_fault_31_a_leader_that_stops_for_longer_than_its_lease_commits_nothing_afterwards() -> None:
-    runs(("pause",), "is paused")
+    runs(("pause", "pause_in_transaction"), "is paused", "stopped with the lock", "is ended for the lock")
 
 
 @pytest.mark.slow
