@@ -22,6 +22,8 @@ from gfsprotocol.channel import Clock
 from gfsprotocol.errors import LogDamaged
 
 RECORDS_PER_TURN: Final = 500
+FROZEN_RECORDS_MIN: Final = 500
+"""What so many records have made at the start is not looked through by the collector of garbage again and again."""
 
 
 class Follower:
@@ -66,7 +68,7 @@ class Follower:
             while batches := await self._journal.read(self.state.sequence, self.last_hash):
                 for batch in batches:
                     await self._apply(batch)
-            if self.state.sequence - before > RECORDS_PER_TURN and not self.is_ready:
+            if self.state.sequence - before > FROZEN_RECORDS_MIN and not self.is_ready:
                 gc.freeze()
             self.is_ready = self.is_ready or self.state.sequence > 0
             return self.state.sequence - before
