@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
+from unittest.mock import patch
 
 from blake3 import blake3
 
+from gfsmaster import leader
 from gfsmaster.operations import decode_records
 from gfsmaster.oplog import Batch, Leadership
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import GfsError
 from gfsprotocol.tokens import client_key, server_key
+from gfsstandby import follower
 from tests.simulation import faults
 from tests.simulation.chunkservers import ChunkServer
 from tests.simulation.clients import Client
@@ -240,6 +243,13 @@ class _Notes(logging.Handler):
 
 
 @contextmanager
+def _small() -> Iterator[None]:
+    """Limits that a short run would not reach."""
+    with patch.object(follower, "RECORDS_PER_TURN", 1), patch.object(leader, "DIGEST_RECORDS", 20):
+        yield
+
+
+@contextmanager
 def _logs(world: World) -> Iterator[None]:
     handler = _Notes(world)
     before = []
@@ -264,7 +274,7 @@ def simulate(seed: int, kinds: Sequence[str] = faults.ALL, plant: Plant | None =
         world = World(seed, loop, processes, settings)
         if plant is not None:
             plant(world)
-        with _logs(world):
+        with _logs(world), _small():
             try:
                 loop.run_until_complete(world.run(kinds))
             except Deadlock as deadlock:
