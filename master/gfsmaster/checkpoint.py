@@ -330,8 +330,8 @@ def _trash(state: State) -> Iterator[_Entry]:
 
 
 def _restore_trash(state: State, entries: list[tuple[int, bytes, int, int, int]]) -> None:
-    for slot, *item in entries:
-        state.trash[slot] = Trashed(*item)
+    for slot, path, uid, deleted_ns, expires_ns in entries:
+        state.trash[slot] = Trashed(path, uid, deleted_ns, expires_ns)
 
 
 def _doomed(state: State) -> Iterable[int]:
