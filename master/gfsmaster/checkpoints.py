@@ -205,7 +205,9 @@ class CheckpointWriter:
         self._bytes = 0
 
     def begin(self) -> None:
-        """Removes what earlier attempts of this node have left behind."""
+        """Removes what earlier attempts have left behind."""
+        if len(self._store.published()) > KEPT:
+            self.tidy()
         published = sa.select(_checkpoint.c.attempt)
         self._remove_parts(sa.and_(_part.c.node == self._node, _part.c.attempt.not_in(published)))
 
