@@ -142,6 +142,7 @@ def test_one_checkpoint_trims_nothing(history: History) -> None:
     assert history.log.first() == 1
 
 
+@pytest.mark.slow
 def test_fault_7_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_used(
     history: History, expected_logs: ExpectedLogs
 ) -> None:
