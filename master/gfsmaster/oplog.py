@@ -20,13 +20,14 @@ import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from blake3 import blake3
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from gfsmaster.checkpoints import CheckpointStore, Restored
 from gfsmaster.databases import Access, open_database, reason
-from gfsmaster.operations import LOG_FORMAT
+from gfsmaster.operations import LOG_FORMAT, Record, decode_records
 from gfsmaster.schema import CORE, SCHEMA_FORMAT
 from gfsmaster.schema import leadership as _leadership
 from gfsmaster.schema import log as _log
@@ -91,6 +92,17 @@ def check_chain(batch: Batch, after: int, previous: bytes, where: str) -> None:
         raise LogDamaged(f"{named} do not follow record {after}: records are missing")
     if chain(previous, batch.first, batch.last, batch.epoch, batch.payload) != batch.hash:
         raise LogDamaged(f"{named} are damaged: their hash is wrong. Nothing was changed; restore the journal")
+
+
+def decode_batch(batch: Batch) -> list[Record]:
+    """The records of a row. LogDamaged if they cannot be read."""
+    try:
+        records = decode_records(batch.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogDamaged(f"records {batch.first} to {batch.last} cannot be decoded: {error}") from error
+    if len(records) != batch.last - batch.first + 1:
+        raise LogDamaged(f"records {batch.first} to {batch.last} are {len(records)} records")
+    return records
 
 
 def _shown(url: str) -> str:
@@ -316,4 +328,4 @@ class OperationLog:
         return [Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)) for row in rows]
 
 
-__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain"]
+__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain", "decode_batch"]

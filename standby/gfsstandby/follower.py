@@ -11,12 +11,9 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from gfsmaster.fleet import Fleet
 from gfsmaster.journal import Journal
-from gfsmaster.operations import decode_records
-from gfsmaster.oplog import GENESIS_HASH, Batch, check_chain
+from gfsmaster.oplog import GENESIS_HASH, Batch, check_chain, decode_batch
 from gfsmaster.registry import Registry
 from gfsmaster.state import State
 from gfsprotocol.channel import Clock
@@ -124,12 +121,7 @@ class Follower:
                     await self._apply(batch)
 
     async def _apply(self, batch: Batch) -> None:
-        try:
-            records = decode_records(batch.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise LogDamaged(f"records {batch.first} to {batch.last} cannot be decoded: {error}") from error
-        if len(records) != batch.last - batch.first + 1:
-            raise LogDamaged(f"records {batch.first} to {batch.last} are {len(records)} records")
+        records = decode_batch(batch)
         cancelled: asyncio.CancelledError | None = None
         for number, record in enumerate(records, start=1):
             self.state.apply(record)
