@@ -6,24 +6,29 @@ import json
 import tempfile
 from pathlib import Path
 
-from bench import data, memory, metadata
+from bench import data, memory, metadata, restart
 from gfsprotocol.ids import MIB
+
+BENCHMARKS = ["memory", "restart", "metadata", "data"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="which to run of memory, metadata, data; all by default")
+    parser.add_argument("only", nargs="*", help="which to run of memory, restart, metadata, data; all by default")
     parser.add_argument("--mebibytes", type=int, default=2048, help="size of the file that is moved")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, help="where the cluster's disks are; a temporary directory by default")
     arguments = parser.parse_args()
-    if unknown := set(arguments.only) - {"memory", "metadata", "data"}:
+    if unknown := set(arguments.only) - set(BENCHMARKS):
         parser.error(f"there is no benchmark {sorted(unknown)[0]}")
     rows: list[dict[str, object]] = []
-    wanted = arguments.only or ["memory", "metadata", "data"]
+    wanted = arguments.only or BENCHMARKS
     with tempfile.TemporaryDirectory(prefix="gfs-bench-", dir=arguments.dir) as name:
         if "memory" in wanted:
             rows += memory.measure()
+        if "restart" in wanted:
+            (Path(name) / "restart").mkdir()
+            rows += restart.measure(Path(name) / "restart")
         if "metadata" in wanted:
             (Path(name) / "metadata").mkdir()
             rows += metadata.measure(Path(name) / "metadata", arguments.rounds)

@@ -23,15 +23,29 @@ def resident_bytes() -> int:
 
 
 def fill() -> float:
-    """Bytes of resident memory per file, by running the very operations that clients cause."""
+    """Bytes of resident memory per file."""
     state = State()
     fleet = Fleet(state)
+    gc.collect()
+    before = resident_bytes()
+    _fill(state, fleet)
+    gc.collect()
+    return (resident_bytes() - before) / FILES
+
+
+def filled() -> State:
+    """A state with FILES files."""
+    state = State()
+    _fill(state, Fleet(state))
+    return state
+
+
+def _fill(state: State, fleet: Fleet) -> None:
+    """By running the very operations that clients cause."""
     for number in range(5):
         fleet.register(msg.Register(number + 1, b"", "host", 9500 + number, (), 0, 0), 0.0)
     replica_sets = list(itertools.combinations(fleet.servers, 3))
     state.apply(op.Record(1, (op.Genesis(b"x" * 16, op.LOG_FORMAT, 0o777, 0, 0, 3, 1 << 26),)))
-    gc.collect()
-    before = resident_bytes()
     directory = 0
     for number in range(FILES):
         if number % FILES_PER_DIRECTORY == 0:
@@ -48,8 +62,6 @@ def fill() -> float:
         )
         state.apply(op.Record(2 + number, operations, CLIENT, number + 1, max(1, number - 100)))
         fleet.set_members(state.chunks.slot_of(chunk), replica_sets[number % len(replica_sets)])
-    gc.collect()
-    return (resident_bytes() - before) / FILES
 
 
 def measure() -> list[dict[str, object]]:

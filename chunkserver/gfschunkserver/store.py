@@ -3,11 +3,13 @@
 Safe for threads. The listener is called from any thread and must only take note.
 """
 
+import errno
 import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from gfschunkserver.disk import Disk
 from gfschunkserver.files import Files
@@ -25,6 +27,9 @@ from gfsprotocol.errors import (
 from gfsprotocol.messages import DiskUsage, Grant
 
 log = logging.getLogger(__name__)
+
+BROKEN_DISK: Final = (errno.EIO, errno.ENXIO, errno.ENODEV)
+"""What the hardware says; the other disks of the server go on."""
 
 
 class Store:
@@ -48,6 +53,8 @@ class Store:
                 self._lock(disk)
             self._identify()
             for disk in self.disks:
+                if disk.failed:
+                    continue
                 disk.on_failure = lambda _disk, chunks: self._tell(chunks)
                 disk.on_corrupt = self.listener_of_one
                 self._adopt(disk)
@@ -94,7 +101,12 @@ class Store:
         try:
             disk.lock()
         except OSError as error:
-            raise ConfigurationError(f"cannot use the data directory {disk.layout.root}: {error.strerror}") from error
+            reason = f"cannot use the data directory {disk.layout.root}: {error.strerror}"
+            if error.errno in BROKEN_DISK and any(other is not disk and not other.failed for other in self.disks):
+                disk.fail(reason)
+                return
+            # A person's mistake, or nothing is left to serve.
+            raise ConfigurationError(reason) from error
 
     def _adopt(self, disk: Disk) -> None:
         """A disk that is ours and cannot be written is out of use; a new one is a mistake that a person should see."""

@@ -186,7 +186,7 @@ class Links:
 
     # ------------------------------------------------------------------------------------------------- connections
 
-    async def standby(self) -> rpc.Peer | None:
+    def standby(self) -> rpc.Peer | None:
         """A master that is connected and not the leader, or None; connects to one if none is."""
         others = [link for link in self._links.values() if self.leader is None or link.peer is not self.leader]
         connected = [link.peer for link in others if link.peer is not None and not link.peer.is_lost]

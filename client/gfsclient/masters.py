@@ -200,7 +200,7 @@ class Masters:
         loop = asyncio.get_running_loop()
         if loop.time() < self._no_standby_until:
             return None
-        standby = await self._links.standby()
+        standby = self._links.standby()
         if standby is None:
             return None
         try:

@@ -101,3 +101,8 @@ class Interned:
             found = self._numbers[value] = len(self.values)
             self.values.append(value)
         return found
+
+    def restore(self, values: list[tuple[int, int]]) -> None:
+        """Adds further values of a checkpoint, under the numbers that they had."""
+        for value in values:
+            self.number(value)

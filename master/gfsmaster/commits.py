@@ -34,11 +34,11 @@ class Committer:
         epoch: int,
         sequence: int,
         last_hash: bytes,
-        on_start: Callable[[], Callable[[], None]],
+        on_start: Callable[[Batch], Callable[[], None]],
         on_commit: Callable[[Batch], None],
         acknowledge_early: bool = False,
     ) -> None:
-        """``on_start`` is called when an append begins; what it returns, when that append has succeeded.
+        """``on_start`` gets a batch when its append begins; what it returns is called when that has succeeded.
 
         ``on_commit`` gets each batch that is durable. ``acknowledge_early`` is for drills only: answers do not wait,
         and what they promised is lost with the leader.
@@ -96,7 +96,7 @@ class Committer:
         while True:
             await self._filled.wait()
             batch = self._next_batch()
-            on_success = self._on_start()
+            on_success = self._on_start(batch)
             try:
                 await self._journal.append(batch)
             except StartupError as error:

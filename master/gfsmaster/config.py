@@ -50,6 +50,12 @@ class MasterConfig(Settings):
     )
     repairs_per_server: int = Field(4, ge=1, le=64, description="Copies that one chunk server makes at a time.")
     deletions_per_heartbeat: int = Field(500, ge=1, le=10000, description="Chunks deleted per server and heartbeat.")
+    checkpoint_records: int = Field(
+        200_000, ge=1, description="A checkpoint is written when the log has so many records since the last one."
+    )
+    checkpoint_seconds: float = Field(
+        3600.0, ge=1, description="A checkpoint is written after so long at the latest, if there is any new record."
+    )
     takeover_when_refused: bool = Field(
         True,
         description="A leader whose address refuses connections is taken for dead at once; false where proxies answer "

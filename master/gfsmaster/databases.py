@@ -5,6 +5,10 @@ stopped in the middle of a commit still holds it.
 """
 
 import secrets
+import shutil
+import urllib.parse
+from enum import Enum
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -19,6 +23,17 @@ BUSY_SECONDS: Final = 5.0
 CAMPAIGN_SECONDS: Final = 0.3
 """How long a candidate waits for it."""
 IDLE_TRANSACTION_SECONDS: Final = 10
+BACKGROUND_WAL_PAGES: Final = 200
+
+
+class Access(Enum):
+    """What a connection is for."""
+
+    LOG = "log"
+    BACKGROUND = "background"
+    """Bulk writes that must not get into the way of the log's."""
+    READ = "read"
+    """Reading only; the database refuses everything else."""
 
 
 class Database(Protocol):
@@ -27,6 +42,12 @@ class Database(Protocol):
     engine: sa.Engine
     identity: str
     """What the leadership row says of this process, so that others can end what it leaves behind."""
+
+    def adopt(self) -> None:
+        """Settings that stay in a database which is ours; called before the first write, never for a stranger's."""
+
+    def free_bytes(self) -> int | None:
+        """How much room there is where the database lies; None if that cannot be told from here."""
 
     def limit_wait(self, connection: sa.Connection) -> None:
         """In this transaction, gives up waiting for a lock after CAMPAIGN_SECONDS."""
@@ -38,29 +59,52 @@ class Database(Protocol):
         """Ends what a leader that has stopped holds; what was done, for people."""
 
 
-def open_database(url: sa.URL) -> Database:
+def open_database(url: sa.URL, access: Access = Access.LOG) -> Database:
     """ImportError or SQLAlchemyError if it cannot be used."""
     if url.get_backend_name() == "sqlite":
-        return SQLite(url)
-    return PostgreSQL(url)
+        return SQLite(url, access)
+    return PostgreSQL(url, access)
 
 
 class SQLite:
     """A file on this host."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, access: Access) -> None:
         self.identity = processes.own_identity()
+        self._file = Path(url.database or "")
+        self._access = access
         arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        if access is not Access.LOG:
+            # Only who prepares the log may make the file.
+            quoted = urllib.parse.quote(str(self._file.absolute()))
+            url = url.set(database=f"file:{quoted}", query={"mode": "rw", "uri": "true"})
         self.engine = sa.create_engine(url, connect_args=arguments)
         sa.event.listen(self.engine, "connect", self._configure)
         sa.event.listen(self.engine, "begin", self._begin)
 
-    @staticmethod
-    def _configure(connection: Any, _record: object) -> None:
+    def _configure(self, connection: Any, _record: object) -> None:
         """Durable commits, and transactions that we begin ourselves."""
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
+        pragmas = ["synchronous = FULL", "trusted_schema = OFF"]
+        if self._access is Access.BACKGROUND:
+            # What is written in the background is moved from the WAL into the file in the background too: the leader's
+            # commits hardly ever find it long enough to do that themselves.
+            pragmas.append(f"wal_autocheckpoint = {BACKGROUND_WAL_PAGES}")
+        if self._access is Access.READ:
+            pragmas.append("query_only = ON")
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}").close()
+
+    def adopt(self) -> None:
+        with self.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA journal_mode = WAL").close()
+
+    def free_bytes(self) -> int | None:
+        try:
+            return shutil.disk_usage(self._file.absolute().parent).free
+        except OSError as error:
+            raise LogFailed(f"the directory of the journal cannot be looked at: {error.strerror}") from error
 
     @staticmethod
     def _begin(connection: sa.Connection) -> None:
@@ -90,7 +134,7 @@ class SQLite:
 class PostgreSQL:
     """A server that all masters reach."""
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, access: Access) -> None:
         self.identity = f"gfs-master-{secrets.token_hex(8)}"
         self.engine = sa.create_engine(
             url,
@@ -107,9 +151,16 @@ class PostgreSQL:
                     f"-c lock_timeout={int(BUSY_SECONDS * 1000)} "
                     f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS * 1000} "
                     "-c default_transaction_isolation='read committed'"
+                    + (" -c default_transaction_read_only=on" if access is Access.READ else "")
                 ),
             },
         )
+
+    def adopt(self) -> None:
+        """Nothing: its commits are durable as the server is set up."""
+
+    def free_bytes(self) -> int | None:
+        return None
 
     def limit_wait(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(CAMPAIGN_SECONDS * 1000)}")

@@ -88,6 +88,19 @@ class Directory:
         for bucket, slots in zip(self._buckets, self._slots, strict=True):
             yield from zip(bucket, slots, strict=True)
 
+    def buckets(self) -> Iterator[tuple[list[bytes], "array[int]"]]:
+        """All entries in order: names and slots, up to BUCKET_ENTRIES_MAX at a time."""
+        return zip(self._buckets, self._slots, strict=True)
+
+    def extend(self, names: list[bytes], slots: "array[int]") -> None:
+        """Adds a bucket of :meth:`buckets`; its names are greater than all that are here. Both are kept, not copied."""
+        if not names or len(names) != len(slots) or (self._maxima and names[0] <= self._maxima[-1]):
+            raise ValueError(f"entries from {names[:1]} on do not follow the last one")
+        self._buckets.append(names)
+        self._slots.append(slots)
+        self._maxima.append(names[-1])
+        self.count += len(names)
+
     def name_of(self, slot: int) -> bytes | None:
         """A name under which ``slot`` stands here, by a scan; for reports to people."""
         for bucket, slots in zip(self._buckets, self._slots, strict=True):

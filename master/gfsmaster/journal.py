@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar
 
+from gfsmaster.checkpoints import Restored
 from gfsmaster.oplog import Batch, Leadership, OperationLog
 
 _Arguments = ParamSpec("_Arguments")
@@ -17,6 +18,9 @@ _Result = TypeVar("_Result")
 
 class Journal(Protocol):
     """Log and leadership. Errors as :class:`~gfsmaster.oplog.OperationLog` has them."""
+
+    async def restore(self, after: int) -> Restored | None:
+        """A checkpoint from which to go on, if the log itself does not lead on from record ``after``, or from 0."""
 
     async def leadership(self) -> Leadership:
         """Who leads now."""
@@ -54,6 +58,9 @@ class ThreadedJournal:
         """Waits for the call that is running, if there is one."""
         self._executor.shutdown()
         self.log.close()
+
+    async def restore(self, after: int) -> Restored | None:
+        return await self.run(self.log.restore, after)
 
     async def leadership(self) -> Leadership:
         return await self.run(self.log.leadership)

@@ -92,7 +92,7 @@ class Leader:
         self.beat(lease_started)
         self._journal = journal
         self.committer = Committer(
-            journal, epoch, state.sequence, last_hash, self._beating, self._committed, config.acknowledge == "early"
+            journal, epoch, state.sequence, last_hash, self._appending, self._committed, config.acknowledge == "early"
         )
         self.tailers = Tailers(self.committer, clock, epoch, self._started)
         self.fleet = fleet
@@ -110,6 +110,9 @@ class Leader:
         self.queries = Queries(state, self.fleet, self.planner, self.sign_read)
         self._tasks: set[asyncio.Task[None]] = set()
         self._since_digest = 0
+        self._take: Callable[[State, bytes, int], None] | None = None
+        """Who waits for a snapshot of the state."""
+        self._taken = asyncio.Event()
         self._hands_over = False
         """Whether the leadership is being given back: nothing is changed any more."""
         self._hint = ""
@@ -145,6 +148,34 @@ class Leader:
         started = self.clock.monotonic()
         return lambda: self.beat(started)
 
+    def _appending(self, batch: Batch) -> Callable[[], None]:
+        if self._take is not None and batch.last == self.state.sequence and self.may_checkpoint:
+            take, self._take = self._take, None
+            take(self.state, batch.hash, batch.epoch)
+            self._taken.set()
+        return self._beating()
+
+    @property
+    def sequence(self) -> int:
+        return self.state.sequence
+
+    @property
+    def may_checkpoint(self) -> bool:
+        """Whether this node has to write checkpoints: no standby does."""
+        return not self.tailers.status()
+
+    async def snapshot(self, take: Callable[[State, bytes, int], None]) -> None:
+        """Calls ``take`` with the state, and the hash and the epoch of the batch that it ends with.
+
+        It does when such a batch goes to the log, which is not said to succeed.
+        """
+        self._taken.clear()
+        self._take = take
+        try:
+            await self._taken.wait()
+        finally:
+            self._take = None
+
     def _committed(self, batch: Batch) -> None:
         self.tailers.committed(batch)
 
@@ -166,9 +197,14 @@ class Leader:
         """The epoch's first record."""
         self._record(operations)
 
-    async def run(self) -> None:
-        """Commits and keeps house until a failure is raised: LogFenced, LogFailed, Resigned, or a bug."""
+    async def run(self, *beside: Coroutine[Any, Any, None]) -> None:
+        """Commits and keeps house until a failure is raised: LogFenced, LogFailed, Resigned, or a bug.
+
+        ``beside`` is run as long as that.
+        """
         async with asyncio.TaskGroup() as tasks:
+            for coroutine in beside:
+                tasks.create_task(coroutine)
             tasks.create_task(self.committer.run())
             tasks.create_task(self._keep_house())
             tasks.create_task(self._renew())

@@ -5,6 +5,7 @@ Tables::
     meta        name, value                  format, cluster
     leadership  id = 1, epoch, holder, address, beat
     log         first, last, epoch, hash, payload
+    checkpoint, checkpoint_part                    see :mod:`gfsmaster.checkpoints`
 
 One row of ``log`` is one group commit; ``hash`` is BLAKE3 over the previous row's hash, the row's numbers and its
 payload, so a changed, missing or swapped row is found where it stands. The transaction that appends a row also updates
@@ -17,14 +18,21 @@ and the process that asked must stop leading (``LogFailed``); it is never tried 
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from blake3 import blake3
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from gfsmaster.databases import open_database, reason
-from gfsmaster.operations import LOG_FORMAT
+from gfsmaster.checkpoints import CheckpointStore, Restored
+from gfsmaster.databases import Access, open_database, reason
+from gfsmaster.operations import LOG_FORMAT, Record, decode_records
+from gfsmaster.schema import CORE, SCHEMA_FORMAT
+from gfsmaster.schema import leadership as _leadership
+from gfsmaster.schema import log as _log
+from gfsmaster.schema import meta as _meta
+from gfsmaster.schema import metadata as _metadata
 from gfsprotocol.errors import (
     ConfigurationError,
     ForeignStore,
@@ -35,38 +43,10 @@ from gfsprotocol.errors import (
     UnsupportedFormat,
 )
 
-SCHEMA_FORMAT: Final = "gfs operation log 1"
 _NUMBERS: Final = struct.Struct("<QQQ")
 GENESIS_HASH: Final = bytes(32)
 READ_ROWS: Final = 1024
 READ_BYTES: Final = 4 << 20
-
-_metadata = sa.MetaData()
-_meta = sa.Table(
-    "meta",
-    _metadata,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.String(256), nullable=False),
-)
-_leadership = sa.Table(
-    "leadership",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("holder", sa.String(256), nullable=False),
-    sa.Column("address", sa.String(256), nullable=False),
-    sa.Column("beat", sa.BigInteger, nullable=False),
-    sa.Column("process", sa.String(256), nullable=False),
-)
-_log = sa.Table(
-    "log",
-    _metadata,
-    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("last", sa.BigInteger, nullable=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("hash", sa.LargeBinary(32), nullable=False),
-    sa.Column("payload", sa.LargeBinary, nullable=False),
-)
 
 _FENCE = sa.text("UPDATE leadership SET beat = beat + 1 WHERE id = 1 AND epoch = :epoch AND holder = :holder")
 _APPEND = sa.text(
@@ -114,6 +94,17 @@ def check_chain(batch: Batch, after: int, previous: bytes, where: str) -> None:
         raise LogDamaged(f"{named} are damaged: their hash is wrong. Nothing was changed; restore the journal")
 
 
+def decode_batch(batch: Batch) -> list[Record]:
+    """The records of a row. LogDamaged if they cannot be read."""
+    try:
+        records = decode_records(batch.payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogDamaged(f"records {batch.first} to {batch.last} cannot be decoded: {error}") from error
+    if len(records) != batch.last - batch.first + 1:
+        raise LogDamaged(f"records {batch.first} to {batch.last} are {len(records)} records")
+    return records
+
+
 def _shown(url: str) -> str:
     """A URL without its password, if it can be told which part that is."""
     try:
@@ -125,16 +116,17 @@ def _shown(url: str) -> str:
 class OperationLog:
     """A connection to the log's database. Safe to use from one thread at a time per method call."""
 
-    def __init__(self, url: str, node: str) -> None:
+    def __init__(self, url: str, node: str, access: Access = Access.LOG) -> None:
         """``url`` as SQLAlchemy has it. ConfigurationError if it cannot be used."""
         self._node = node
         try:
             parsed = sa.make_url(url)
-            self._database = open_database(parsed)
+            self._database = open_database(parsed, access)
         except (SQLAlchemyError, ImportError) as error:
             raise ConfigurationError(f"the journal '{_shown(url)}' cannot be used: {reason(error)}") from error
         self._engine = self._database.engine
         self._where = parsed.database or url
+        self.checkpoints = CheckpointStore(self._database, self._where)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -153,25 +145,77 @@ class OperationLog:
                 )
             if not tables:
                 self._create()
-            elif not {"meta", "log", "leadership"} <= tables:
-                raise ForeignStore(f"{self._where} is another program's database: it has tables {sorted(tables)[:5]}")
-            with self._engine.connect() as connection:
-                known = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).scalar()
-                if known != SCHEMA_FORMAT:
-                    raise UnsupportedFormat(
-                        f"{self._where} has format '{known}', this version knows '{SCHEMA_FORMAT}': "
-                        "use the version that wrote it"
-                    )
-                return connection.execute(sa.select(sa.func.count()).select_from(_log)).scalar() == 0
+            else:
+                self._check_ours(tables)
+                self._database.adopt()
+                if not set(_metadata.tables) <= tables:
+                    with self._engine.begin() as connection:
+                        _metadata.create_all(connection)
+            return not self.first()
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
+    def check(self) -> None:
+        """As :meth:`prepare`, and changes nothing: for those who only read."""
+        try:
+            self._check_ours(set(sa.inspect(self._engine).get_table_names()))
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
+
+    def _check_ours(self, tables: set[str]) -> None:
+        if not tables:
+            raise ForeignStore(f"{self._where} holds no operation log")
+        if not tables >= CORE:
+            raise ForeignStore(f"{self._where} is another program's database: it has tables {sorted(tables)[:5]}")
+        with self._engine.connect() as connection:
+            known = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).scalar()
+        if known != SCHEMA_FORMAT:
+            raise UnsupportedFormat(
+                f"{self._where} has format '{known}', this version knows '{SCHEMA_FORMAT}': "
+                "use the version that wrote it"
+            )
+
     def _create(self) -> None:
+        self._database.adopt()
         with self._engine.begin() as connection:
             _metadata.create_all(connection)
             connection.execute(_meta.insert(), [{"name": "format", "value": SCHEMA_FORMAT}])
             nobody = {"id": 1, "epoch": 0, "holder": "", "address": "", "beat": 0, "process": ""}
             connection.execute(_leadership.insert(), [nobody])
+
+    def first(self) -> int:
+        """The first record that is kept, 0 if there is none: what checkpoints cover twice is trimmed."""
+        return self._number(sa.select(sa.func.min(_log.c.first)))
+
+    def row_of(self, sequence: int) -> int:
+        """The first record of the row that holds record ``sequence``, or the first record that is kept."""
+        found = self._number(sa.select(sa.func.max(_log.c.first)).where(_log.c.first <= sequence))
+        return found or self.first()
+
+    def _number(self, statement: "sa.Select[Any]") -> int:
+        try:
+            with self._engine.connect() as connection:
+                found: int | None = connection.execute(statement).scalar()
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
+        return found or 0
+
+    def restore(self, after: int) -> Restored | None:
+        """The newest intact checkpoint, if the way from record ``after`` leads over one; None if the log has it all.
+
+        It does at the start, and for who has slept so long that the log was trimmed. LogDamaged if there is neither a
+        checkpoint nor the log's beginning, UnsupportedFormat if a newer version wrote the checkpoint.
+        """
+        if after and self.first() <= after + 1:
+            return None
+        found = self.checkpoints.newest(after)
+        first = self.first()
+        if found is None and first > after + 1:
+            raise LogDamaged(
+                f"the journal {self._where} begins with record {first}, and has no intact checkpoint of what was "
+                "before. Nothing was changed; restore the journal from a backup"
+            )
+        return found
 
     def leadership(self) -> Leadership:
         """Who leads now."""
@@ -249,14 +293,18 @@ class OperationLog:
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
 
-    def read(self, after: int, previous: bytes) -> list[Batch]:
+    def read(self, after: int, previous: bytes | None) -> list[Batch]:
         """Rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
 
         Empty if there are none; else the first ones, up to READ_ROWS or READ_BYTES. LogDamaged names the first records
-        that cannot be trusted; LogFailed says that the database cannot be reached.
+        that cannot be trusted; LogFailed says that the database cannot be reached. Without ``previous`` the first row
+        is taken as it is.
         """
         batches = self._rows(after)
         for batch in batches:
+            if previous is None:
+                after, previous = batch.last, batch.hash
+                continue
             check_chain(batch, after, previous, self._where)
             after, previous = batch.last, batch.hash
         return batches
@@ -280,4 +328,4 @@ class OperationLog:
         return [Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)) for row in rows]
 
 
-__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain"]
+__all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain", "decode_batch"]

@@ -108,6 +108,11 @@ class Writers:
         clients[client] = clients.get(client, 0) + 1
         self._by_client.setdefault(client, set()).add(inode)
 
+    def restore(self, inode: int, client: bytes, registrations: int) -> None:
+        """What :meth:`items` gave of another one."""
+        self.open(inode, client)
+        self._by_inode[inode][client] = registrations
+
     def close(self, inode: int, client: bytes) -> None:
         """Ends one registration."""
         clients = self._by_inode[inode]

@@ -7,23 +7,30 @@ stops the node with ``StateDiverged`` at that record, long before it could matte
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from gfsmaster.fleet import Fleet
 from gfsmaster.journal import Journal
-from gfsmaster.operations import decode_records
-from gfsmaster.oplog import GENESIS_HASH, Batch, check_chain
+from gfsmaster.oplog import GENESIS_HASH, Batch, check_chain, decode_batch
 from gfsmaster.registry import Registry
 from gfsmaster.state import State
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import LogDamaged
 
+log = logging.getLogger(__name__)
+
 RECORDS_PER_TURN: Final = 500
 FROZEN_RECORDS_MIN: Final = 500
 """What so many records have made at the start is not looked through by the collector of garbage again and again."""
+
+
+def _freeze() -> None:
+    """What was read is here to stay: the collector of garbage need not look at it again and again."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 class Follower:
@@ -65,13 +72,47 @@ class Follower:
         """
         async with self._applying:
             before = self.state.sequence
-            while batches := await self._journal.read(self.state.sequence, self.last_hash):
+            restored = not before and await self._restore()
+            while batches := await self._read():
                 for batch in batches:
                     await self._apply(batch)
-            if self.state.sequence - before > FROZEN_RECORDS_MIN and not self.is_ready:
-                gc.freeze()
+            if (restored or self.state.sequence - before > FROZEN_RECORDS_MIN) and not self.is_ready:
+                _freeze()
             self.is_ready = self.is_ready or self.state.sequence > 0
             return self.state.sequence - before
+
+    async def _read(self) -> list[Batch]:
+        try:
+            return await self._journal.read(self.state.sequence, self.last_hash)
+        except LogDamaged:
+            # Or it was trimmed while this node slept, and leads on from a checkpoint.
+            if not await self._restore():
+                raise
+            return await self._journal.read(self.state.sequence, self.last_hash)
+
+    async def _restore(self) -> bool:
+        """Begins with the newest checkpoint instead, where that is the way to go on."""
+        restored = await self._journal.restore(self.state.sequence)
+        if restored is None:
+            return False
+        log.info("goes on from the checkpoint at record %d", restored.state.sequence)
+        self._begin(restored.state, restored.log_hash, restored.epoch)
+        self.on_applied()
+        return True
+
+    @property
+    def sequence(self) -> int:
+        return self.state.sequence
+
+    @property
+    def may_checkpoint(self) -> bool:
+        """Whether there is something worth a checkpoint."""
+        return self.is_ready
+
+    async def snapshot(self, take: Callable[[State, bytes, int], None]) -> None:
+        """Calls ``take`` between two batches, with the state, and the hash and the epoch of the last row in it."""
+        async with self._applying:
+            take(self.state, self.last_hash, self.epoch)
 
     async def take(self, batches: list[Batch]) -> None:
         """Applies what the leader has pushed, as far as it follows on what is here; LogDamaged if it contradicts it."""
@@ -82,12 +123,7 @@ class Follower:
                     await self._apply(batch)
 
     async def _apply(self, batch: Batch) -> None:
-        try:
-            records = decode_records(batch.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise LogDamaged(f"records {batch.first} to {batch.last} cannot be decoded: {error}") from error
-        if len(records) != batch.last - batch.first + 1:
-            raise LogDamaged(f"records {batch.first} to {batch.last} are {len(records)} records")
+        records = decode_batch(batch)
         cancelled: asyncio.CancelledError | None = None
         for number, record in enumerate(records, start=1):
             self.state.apply(record)

@@ -34,6 +34,7 @@ from gfsprotocol.errors import (
     NotFound,
 )
 from gfsprotocol.tokens import client_key, server_key, token_key
+from gfsstandby.checkpointer import Checkpointer, Source
 from gfsstandby.follower import Follower
 from gfsstandby.service import StandbyService
 from gfsstandby.tailing import Dial, Tailing
@@ -60,8 +61,9 @@ class Node:
         dial: Dial,
         end_holder: EndHolder,
         randomness: random.Random,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
-        """``randomness`` spreads candidates; it guards nothing."""
+        """``randomness`` spreads candidates; it guards nothing. Without a ``checkpointer`` none are written here."""
         self.config = config
         self.clock = clock
         self._keys = {"client": client_key(secret), "chunkserver": server_key(secret), "master": server_key(secret)}
@@ -70,6 +72,7 @@ class Node:
         self._dial = dial
         self._end_holder = end_holder
         self._random = randomness
+        self._checkpointer = checkpointer
         self.leader: Leader | None = None
         self.follower: Follower
         self._tailing: Tailing
@@ -166,8 +169,10 @@ class Node:
             async with asyncio.TaskGroup() as tasks:
                 candidate = tasks.create_task(self._stand())
                 watch = tasks.create_task(self._watch(tailing))
+                checkpoints = tasks.create_task(self._write_checkpoints(self.follower))
                 await candidate
                 watch.cancel()
+                checkpoints.cancel()
             return candidate.result()
         except* GfsError as group:
             raise group.exceptions[0] from None
@@ -178,6 +183,10 @@ class Node:
     async def _watch(self, tailing: "asyncio.Task[None]") -> None:
         """A record that cannot be applied ends the node, whoever met it."""
         await tailing
+
+    async def _write_checkpoints(self, source: Source) -> None:
+        if self._checkpointer is not None:
+            await self._checkpointer.run(source)
 
     async def _stand(self) -> tuple[Leadership, float]:
         seen, still_since = NOBODY, self.clock.monotonic()
@@ -268,7 +277,7 @@ class Node:
             for peer in self._peers:
                 if peer.hello.role == "chunkserver":
                     peer.notify(msg.Leading(won.epoch, leader.token_clock_ms))
-            await leader.run()
+            await leader.run(self._write_checkpoints(leader))
         except* Resigned:
             resigned = True
         except* (LogFenced, LogFailed) as group:

@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from gfsmaster.config import MasterConfig
+from gfsmaster.databases import Access
 from gfsmaster.journal import ThreadedJournal
 from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import network, rpc
@@ -19,6 +20,7 @@ from gfsprotocol.channel import Channel, Clock, SystemClock
 from gfsprotocol.errors import AddressInUse, ConfigurationError, ConnectionLost, GfsError
 from gfsprotocol.network import RPC_PATH, server_log, upgrade
 from gfsprotocol.settings import read_secret
+from gfsstandby.checkpointer import Checkpointer
 from gfsstandby.node import Node
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ class MasterProcess:
         self._clock = clock
         self._secret = read_secret(config.secret_file)
         self._journal = ThreadedJournal(OperationLog(config.journal, config.node))
+        self._checkpointer: Checkpointer | None = None
         self._session: aiohttp.ClientSession
         self._stopping = asyncio.Event()
         self.node: Node
@@ -47,6 +50,13 @@ class MasterProcess:
         try:
             if await self._journal.run(self._journal.log.prepare, self.config.genesis) and not self.config.genesis:
                 log.info("the log is empty: waiting for the master that begins the cluster")
+            self._checkpointer = Checkpointer(
+                OperationLog(self.config.journal, self.config.node, Access.BACKGROUND),
+                self.config.node,
+                self._clock,
+                self.config.checkpoint_records,
+                self.config.checkpoint_seconds,
+            )
             async with aiohttp.ClientSession() as self._session:
                 self.node = Node(
                     self.config,
@@ -56,9 +66,12 @@ class MasterProcess:
                     self._dial,
                     self._end_holder,
                     random.Random(),  # noqa: S311 - spreads candidates, guards nothing
+                    self._checkpointer,
                 )
                 await self._run_node()
         finally:
+            if self._checkpointer is not None:
+                self._checkpointer.close()
             self._journal.close()
         return 0
 

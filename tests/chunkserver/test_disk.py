@@ -22,6 +22,7 @@ from gfsprotocol.errors import (
     AlreadyExists,
     ChunkCorrupt,
     ChunkNotFound,
+    ConfigurationError,
     DirectoryInUse,
     DiskFailed,
     ForeignStore,
@@ -748,6 +749,34 @@ def test_a_disk_that_cannot_remember_the_epoch_at_the_start_leaves_the_others(ex
         assert store.get(1).read_verified(0, 1) == b"x"
     finally:
         store.close()
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_disk_that_cannot_even_be_looked_at_at_the_start_leaves_the_others(
+    broken: int, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("is out of use")
+    files = CrashFiles()
+    roots = [Path("/a"), Path("/b")]
+    store = Store(files, roots, 64 * MIB, 0)
+    store.open()
+    store.join_cluster(CLUSTER)
+    server = store.server
+    put(store.disks[1 - broken].create(a_grant(1)), 0, b"x", True)
+    store.close()
+    files.failing = lambda operation, path: errno.EIO * (path == roots[broken] / "store.json")
+    store = Store(files, roots, 64 * MIB, 0)
+    store.open()
+    try:
+        assert (store.server, store.cluster) == (server, CLUSTER)
+        assert [bool(disk.failed) for disk in store.disks] == [number == broken for number in range(2)]
+        assert store.get(1).read_verified(0, 1) == b"x"
+        assert [bool(usage.failed) for usage in store.usage()] == [number == broken for number in range(2)]
+    finally:
+        store.close()
+    files.failing = lambda operation, path: errno.EIO * (path.name == "store.json")
+    with pytest.raises(ConfigurationError, match="cannot use the data directory"):
+        Store(files, roots, 64 * MIB, 0).open()
 
 
 def test_a_stopped_disk_is_touched_by_no_thread_that_was_left_behind() -> None:

@@ -51,6 +51,20 @@ def names(result: Result) -> list[str]:
 # --------------------------------------------------------------------------------------------------------- in and out
 
 
+def test_put_makes_missing_directories_once_it_knows_its_source(call: Callable[..., Result], tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"content")
+    assert call("put", str(tmp_path / "missing"), "/not/made").code == 4
+    assert call("ls", "/not").code == 4
+    assert call("put", str(source), "/made/on/the way").code == 0
+    assert call("cat", "/made/on/the way").out == b"content"
+    assert call("put", "-", "/made/too/file", input=b"piped").code == 0
+    assert call("cat", "/made/too/file").out == b"piped"
+    below = call("put", str(source), "/made/too/file/below")
+    assert below.code == 6
+    assert "not a directory" in below.err
+
+
 def test_a_file_goes_in_and_comes_out(call: Call, home: str, tmp_path: Path) -> None:
     data = os.urandom(3_000_001)
     (tmp_path / "in").write_bytes(data)

@@ -48,7 +48,6 @@ def test_a_listing_that_nobody_reads_is_no_error(shared_cluster: Cluster) -> Non
 
 @pytest.mark.parametrize("command", ["ls", "cat"])
 def test_an_output_that_is_full_is_one_line(shared_cluster: Cluster, command: str) -> None:
-    shared_cluster.gfsclient("put", "-", "/full/f", input=b"x")
     shared_cluster.gfsclient("put", "-", "/full", input=b"x")
     with (
         open("/dev/full", "wb") as full,

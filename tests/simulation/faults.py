@@ -220,6 +220,11 @@ class Faults:
         trouble.slow_seconds = self._random.choice((0.02, 0.1, 0.4))
         self._after(self._random.uniform(0.5, 3.0), setattr, trouble, "slow_seconds", 0.0)
 
+    def _checkpoint(self) -> None:
+        """No fault, but who sleeps over two of them finds the log trimmed."""
+        if self._world.log.batches:
+            self._world.log.checkpoint(self._world.state)
+
     # ---------------------------------------------------------------------------------------------------------- clocks
 
     def _clock_jump(self) -> None:
@@ -262,6 +267,7 @@ ALL: Final = (
     "journal_fails",
     "journal_loses_answers",
     "journal_slow",
+    "checkpoint",
     "clock_jump",
 )
 """Names of methods of :class:`Faults`, without the underscore."""

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from gfsmaster.checkpoint import decode, encode
+from gfsmaster.checkpoints import Restored
 from gfsmaster.oplog import Batch, Leadership, check_chain
+from gfsmaster.state import State
 from gfsprotocol.errors import GfsError, LogFailed, LogFenced, LogLocked
 from tests.simulation.loop import MACHINE, Process
 
@@ -36,6 +39,14 @@ class Watch(Protocol):
     def note(self, event: str, process: Process | None = None, *details: object) -> None: ...
 
 
+@dataclass(slots=True, frozen=True)
+class _Checkpoint:
+    sequence: int
+    epoch: int
+    log_hash: bytes
+    parts: list[bytes]
+
+
 class SharedLog:
     """What the database holds."""
 
@@ -44,6 +55,10 @@ class SharedLog:
         self.leadership = Leadership(0, "", "", 0)
         self.batches: list[Batch] = []
         self.lasts: list[int] = []
+        self.checkpoints: list[_Checkpoint] = []
+        """The last two."""
+        self.trimmed = 0
+        """Records up to here are no longer read; they are kept for the check of the history."""
         self.locked_by: Process | None = None
         self.is_fenced = True
         """Whether the epoch is checked: tests plant the bug that it is not."""
@@ -85,8 +100,24 @@ class SharedLog:
         if (now.epoch, now.holder) == (epoch, node):
             self.leadership = Leadership(epoch, "", successor, now.beat + 1, now.process)
 
+    def checkpoint(self, state: State) -> None:
+        """Publishes one of what the log makes now, and trims the log to the one before it."""
+        if self.checkpoints:
+            self.trimmed = self.checkpoints[-1].sequence
+        self.checkpoints = [
+            *self.checkpoints[-1:],
+            _Checkpoint(state.sequence, self.batches[-1].epoch, self.last_hash, list(encode(state))),
+        ]
+
+    def restore(self, after: int) -> Restored | None:
+        if (after and self.trimmed <= after) or not self.checkpoints or self.checkpoints[-1].sequence <= after:
+            return None
+        newest = self.checkpoints[-1]
+        self.watch.note("goes on from a checkpoint")
+        return Restored(decode(newest.parts), newest.epoch, newest.log_hash)
+
     def read(self, after: int, previous: bytes) -> list[Batch]:
-        start = bisect.bisect_right(self.lasts, after)
+        start = bisect.bisect_right(self.lasts, max(after, self.trimmed))
         batches = self.batches[start : start + READ_ROWS]
         for batch in batches:
             check_chain(batch, after, previous, "the log")
@@ -132,6 +163,10 @@ class SimulatedJournal:
         self._random = randomness
         self._waiting: deque[_Call] = deque()
         self._is_busy = False
+
+    async def restore(self, after: int) -> Restored | None:
+        result: Restored | None = await self._call(lambda: self._log.restore(after))
+        return result
 
     async def leadership(self) -> Leadership:
         result: Leadership = await self._call(lambda: self._log.leadership)

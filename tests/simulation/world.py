@@ -245,7 +245,11 @@ class _Notes(logging.Handler):
 @contextmanager
 def _small() -> Iterator[None]:
     """Limits that a short run would not reach."""
-    with patch.object(follower, "RECORDS_PER_TURN", 1), patch.object(leader, "DIGEST_RECORDS", 20):
+    with (
+        patch.object(follower, "RECORDS_PER_TURN", 1),
+        patch.object(follower, "_freeze", lambda: None),
+        patch.object(leader, "DIGEST_RECORDS", 20),
+    ):
         yield
 
 

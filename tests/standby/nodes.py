@@ -24,8 +24,9 @@ LEASE_SECONDS = 0.5
 class Nodes:
     """Up to ``count`` nodes of one cluster."""
 
-    def __init__(self, directory: Path, count: int = 2) -> None:
+    def __init__(self, directory: Path, count: int, checkpoint_records: int) -> None:
         self.directory = directory
+        self.checkpoint_records = checkpoint_records
         self.secret = secrets.token_bytes(32)
         self.secret_file = directory / "secret"
         self.secret_file.write_text(self.secret.hex())
@@ -42,6 +43,7 @@ class Nodes:
             secret_file=self.secret_file,
             genesis=genesis,
             lease_seconds=LEASE_SECONDS,
+            checkpoint_records=self.checkpoint_records,
         )
 
     def start(self, number: int, genesis: bool = False) -> MasterProcess:
@@ -97,8 +99,8 @@ class Nodes:
 
 
 @contextlib.asynccontextmanager
-async def nodes(directory: Path, count: int = 2) -> AsyncIterator[Nodes]:
-    made = Nodes(directory, count)
+async def nodes(directory: Path, count: int = 2, checkpoint_records: int = 200_000) -> AsyncIterator[Nodes]:
+    made = Nodes(directory, count, checkpoint_records)
     try:
         yield made
     finally:

@@ -1,6 +1,7 @@
 """``gfsclient put``."""
 
 import os
+import posixpath
 import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from gfsclient.cli.progress import Callback, ProgressBars, Total
 from gfsclient.cli.session import Failures, with_filesystem
 from gfsclient.cli.targets import DirectoryModes, base_name, replace_link
 from gfsclient.cli.values import REMOTE, current_umask, joined
-from gfsprotocol.errors import InvalidArgument, IsADirectory, NotADirectory
+from gfsprotocol.errors import AlreadyExists, InvalidArgument, IsADirectory, NotADirectory
 from gfsprotocol.ids import REPLICATION_MAX
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ async def command(
 ) -> None:
     """Copies local files into the cluster; LOCAL "-" is standard input.
 
-    A file is durable on all its copies when the command is done. Symbolic links below a directory stay links.
+    Directories that are missing on the way to PATH are made. A file is durable on all its copies when the command is
+    done. Symbolic links below a directory stay links.
     """
     upload = Upload(files, failures, recursive, force, replication or 0)
     with ProgressBars() as bars:
@@ -78,6 +80,7 @@ class Upload:
     async def one(self, source: str, target: str, bars: ProgressBars) -> None:
         """Uploads what was named on the command line: a link there stands for what it points to."""
         if source == "-":
+            await self._make_parents(target)
             with standard_input(buffered=False) as stream:
                 await self._files.put_stream(
                     stream,
@@ -89,6 +92,7 @@ class Upload:
                 )
             return
         attributes = os.stat(source)
+        await self._make_parents(target)
         if stat.S_ISDIR(attributes.st_mode):
             if not self._recursive:
                 raise IsADirectory("is a directory: use -r to copy it with all that is in it")
@@ -97,6 +101,14 @@ class Upload:
                 await self._directory(source, target, crew, total)
         else:
             await self._file(source, target, attributes, bars.bar(source, attributes.st_size))
+
+    async def _make_parents(self, target: str) -> None:
+        """Not before it is known that there is something to put there."""
+        parent = posixpath.dirname(target.rstrip("/")) or "/"
+        try:
+            await self._files.mkdir(parent, mode=0o777 & ~self._umask, parents=True)
+        except AlreadyExists as error:
+            raise NotADirectory(f"{parent}: not a directory") from error
 
     async def _directory(self, source: str, target: str, crew: Crew, total: Total) -> None:
         """A directory with all that is in it; not by recursion: a tree may be deeper than Python's stack."""
