@@ -124,7 +124,6 @@ class Leader:
             msg.RenewLease: self._renew_lease,
             msg.ReportCorrupt: self._report_corrupt,
             msg.KeepAlive: self._keep_alive,
-            msg.ClusterStatus: self._cluster_status,
             msg.ReleaseBrake: self._release_brake,
             msg.Summarize: self._summarize,
             msg.Handover: self._handover,
@@ -134,7 +133,6 @@ class Leader:
             msg.ChunkReport: self._chunk_report,
             msg.Heartbeat: self._heartbeat,
             msg.ConfirmGrant: self._confirm_grant,
-            msg.ClusterStatus: self._cluster_status,
             msg.TailLog: self._tail_log,
         }
 
@@ -268,6 +266,9 @@ class Leader:
 
     def handle(self, peer: Peer, request: msg.Request) -> None:
         """Answers a request, or parks the answer until the log has what it reflects."""
+        if isinstance(request.body, msg.ClusterStatus):
+            peer.respond(request.id, self.status())
+            return
         if not self.is_valid:
             raise NotLeader(f"{self.config.node} has not renewed its leadership in time")
         if self._hands_over and not isinstance(request.body, msg.TailLog | msg.Heartbeat):
@@ -586,9 +587,9 @@ class Leader:
         return msg.Status(
             self.state.cluster,
             self.config.node,
-            "leader",
+            "leader" if self.is_valid else "standby",
             self.epoch,
-            self.config.address,
+            self.config.address if self.is_valid else "",
             self.state.sequence,
             self.committer.committed,
             self.housekeeping.safe_mode,
@@ -606,9 +607,6 @@ class Leader:
             round(now - self._started, 3),
             self.tailers.status(),
         )
-
-    def _cluster_status(self, peer: Peer, request: msg.Request, _body: msg.ClusterStatus) -> None:
-        self.committer.reply(peer, request.id, self.status())
 
     # ------------------------------------------------------------------------------------------------ chunk servers
 

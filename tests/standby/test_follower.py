@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfsmaster import operations as op
+from gfsmaster.checkpoints import Restored
 from gfsmaster.oplog import GENESIS_HASH, Batch, chain
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import SystemClock
@@ -21,7 +22,10 @@ from tests.master.test_repair import DISK, REPLICA
 class WrittenLog(HeldLog):
     """A log that can be read."""
 
-    async def read(self, after: int, previous: bytes) -> list[Batch]:
+    async def restore(self, after: int) -> Restored | None:
+        return None
+
+    async def read(self, after: int, previous: bytes | None) -> list[Batch]:
         return [batch for batch in self.batches if batch.first > after][:3]
 
 
@@ -93,7 +97,7 @@ async def test_a_cancellation_leaves_no_half_batch(monkeypatch: pytest.MonkeyPat
     log.batches.append(batch)
     follower = Follower(log, SystemClock())
     task = asyncio.create_task(follower.catch_up())
-    while not follower.state.sequence:  # noqa: ASYNC110 - one turn of the loop at a time
+    while not follower.state.sequence and not task.done():  # noqa: ASYNC110 - one turn of the loop at a time
         await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
