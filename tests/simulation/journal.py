@@ -101,7 +101,12 @@ class SharedLog:
             self.leadership = Leadership(epoch, "", successor, now.beat + 1, now.process)
 
     def checkpoint(self, state: State) -> None:
-        """Publishes one of what the log makes now, and trims the log to the one before it."""
+        """Publishes one of what the log makes now, and trims the log to the one before it.
+
+        Never a second one of the same record: then the log would be empty, and no one could see that he has to restore.
+        """
+        if self.checkpoints and self.checkpoints[-1].sequence >= state.sequence:
+            return
         if self.checkpoints:
             self.trimmed = self.checkpoints[-1].sequence
         self.checkpoints = [
