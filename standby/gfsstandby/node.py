@@ -257,6 +257,9 @@ class Node:
             log.warning("%s cannot lead: %s", self.config.node, failure)
             return
         follower = self.follower
+        if follower.state.epoch > won.epoch:
+            log.warning("%s cannot lead: epoch %d is over already", self.config.node, won.epoch)
+            return
         log.info("%s leads epoch %d from record %d on", self.config.node, won.epoch, follower.state.sequence)
         leader = Leader(
             self.config,
