@@ -326,8 +326,12 @@ class Leader:
             if isinstance(request.body, msg.Close):
                 self._end_leases(request.body.inode)
             return result
-        if request.call is not None and request.call.retry:
-            # An earlier transmission may still be under way: when it comes it gets this answer too.
+        # Of a retry an earlier transmission may still be under way: when it comes it gets this answer too. And a client
+        # that was told of a success relies on being known.
+        is_success = not isinstance(plan, msg.ErrorReply)
+        if (request.call is not None and request.call.retry) or (
+            is_success and not self.state.sessions.is_fresh(client, self._now_ns())
+        ):
             return self._record((op.Answered(plan),), client, request.call)
         return plan
 

@@ -17,6 +17,7 @@ SESSION_SECONDS: Final = 4 * 3600
 Clients rely on an hour, which no call's deadline exceeds. Logged time is that of the leaders' wall clocks: the rest is
 for clocks that jump, or differ from one leader to the next, by up to three hours.
 """
+FRESH_SECONDS: Final = 3600
 RESULTS_MAX: Final = 8192
 """Results kept per client, whatever its floor says."""
 
@@ -46,6 +47,11 @@ class Sessions:
         if call < session.floor:
             raise CallForgotten(f"call {call} was already answered")
         return session.results.get(call)
+
+    def is_fresh(self, client: bytes, time_ns: int) -> bool:
+        """Whether the client will be known for far longer than it relies on."""
+        session = self.by_client.get(client)
+        return session is not None and session.last_ns >= time_ns - FRESH_SECONDS * 10**9
 
     def remember(self, client: bytes, call: int, floor: int, time_ns: int, result: ReplyBody) -> None:
         """Keeps a result, forgets what lies below the floor, and forgets clients that are long gone."""

@@ -50,3 +50,12 @@ async def test_fault_17_a_call_that_was_refused_is_not_done_when_its_first_trans
         assert replayed(harness.log).sessions.result(CLIENT, number, retry=True) == msg.ErrorReply(
             NotFound.code, "/x: no such file or directory"
         )
+
+
+async def test_a_client_that_was_told_of_a_success_is_known_though_nothing_changed() -> None:
+    """Found by simulation seed 200287: its next retry was refused with CallForgotten."""
+    async with leading() as harness:
+        first, other = await harness.connect("client", CLIENT), await harness.connect("client", OTHER)
+        await other.call(msg.Mkdir(b"/d"), 5, (), msg.Call(1, 1))
+        await first.call(msg.Mkdir(b"/d", parents=True), 5, (), msg.Call(1, 1))
+        await first.call(msg.Mkdir(b"/e"), 5, (), msg.Call(2, 2, retry=True))
