@@ -19,6 +19,7 @@ from gfsmaster.config import MasterConfig
 from gfsmaster.fleet import Fleet
 from gfsmaster.granting import Granting, Limits
 from gfsmaster.housekeeping import Housekeeping
+from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
@@ -38,6 +39,7 @@ from gfsprotocol.errors import (
     InvalidArgument,
     IsADirectory,
     LeaseLost,
+    LogFailed,
     NotLeader,
     NotPermitted,
     PermissionDenied,
@@ -113,6 +115,9 @@ class Leader:
         """Whether the leadership is being given back: nothing is changed any more."""
         self._hint = ""
         """Then: the address of who is to follow."""
+        self._isolation = Isolation(config.lease_seconds, config.heartbeat_seconds, self._started)
+        self.is_cut_off = False
+        """Whether it resigns because nobody speaks to it any more."""
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception that ends this leadership from inside: Resigned, or that a record could not be applied."""
         self._special: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
@@ -172,9 +177,22 @@ class Leader:
             tasks.create_task(self._keep_house())
             tasks.create_task(self._renew())
             tasks.create_task(self._watch_end())
+            if len(self.config.masters) > 1:
+                tasks.create_task(self._watch_isolation())
 
     async def _watch_end(self) -> None:
         await self._ended
+
+    async def _watch_isolation(self) -> None:
+        """Gives the epoch back when nobody speaks to us any more, so that a node that is heard can lead."""
+        while self._hands_over or not self._isolation.is_cut_off(self.clock.monotonic()):  # noqa: ASYNC110 - a clock
+            await asyncio.sleep(TICK_SECONDS)
+        log.warning("%s was not spoken to for %.1f s: it may be cut off", self.config.node, self._isolation.limit)
+        self.is_cut_off = True
+        try:
+            await self.resign()
+        except TimeoutError as error:
+            raise LogFailed("the log took too long for the last records of a leader that is cut off") from error
 
     async def _renew(self) -> None:
         """A sign of life in the log four times a lease; LogFenced tells that another master leads."""
@@ -231,6 +249,7 @@ class Leader:
 
     def handle(self, peer: Peer, request: msg.Request) -> None:
         """Answers a request, or parks the answer until the log has what it reflects."""
+        self._isolation.heard()
         if not self.is_valid:
             raise NotLeader(f"{self.config.node} has not renewed its leadership in time")
         if self._hands_over and not isinstance(request.body, msg.TailLog | msg.Heartbeat):
