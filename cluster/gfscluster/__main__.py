@@ -15,6 +15,7 @@ COMMANDS = {
     "status": "gfscluster.status",
     "brake": "gfscluster.brake",
     "handover": "gfscluster.handover",
+    "drill": "gfscluster.drill.command",
     "master": "gfscluster.master",
     "chunkserver": "gfscluster.chunkserver",
 }
