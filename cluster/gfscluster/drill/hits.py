@@ -48,8 +48,9 @@ class Hit(ABC):
         """The blow itself."""
 
     async def outlast(self) -> None:
-        """Returns when it has lasted as long as it is to last."""
+        """Lifts it when it has lasted as long as it is to last."""
         await asyncio.sleep(max(0.0, self._at + self.seconds - time.monotonic()))
+        self.lift()
 
     def undo(self) -> bool:
         """Lifts what was done, and starts the master again if it has ended; whether it had."""

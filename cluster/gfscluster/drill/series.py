@@ -126,15 +126,17 @@ class Series:
         others = [known for known in self._masters.addresses if known != address]
         self._journal.watch_closely(True)
         serving = asyncio.create_task(self._masters.first_to_serve(others, epoch))
+        noted = len(ledger.calls)
+        at = await hit.strike(name)
+        lasting = asyncio.create_task(hit.outlast())
         try:
-            noted = len(ledger.calls)
-            at = await hit.strike(name)
             first = await self._first_acknowledged(ledger.calls, noted, at)
             await asyncio.sleep(SETTLE_SECONDS)
-            await hit.outlast()
+            await lasting
         finally:
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+            for task in (serving, lasting):
+                task.cancel()
+            await asyncio.gather(serving, lasting, return_exceptions=True)
             self._journal.watch_closely(False)
             until = time.monotonic()
             ended = hit.undo()
