@@ -5,6 +5,7 @@ stopped in the middle of a commit still holds it.
 """
 
 import secrets
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -50,6 +51,8 @@ class SQLite:
 
     def __init__(self, url: sa.URL) -> None:
         self.identity = processes.own_identity()
+        # In WAL mode, all locks are on parts of this file.
+        self._locked_file = Path(f"{url.database}-shm")
         arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         self.engine = sa.create_engine(url, connect_args=arguments)
         sa.event.listen(self.engine, "connect", self._configure)
@@ -83,7 +86,13 @@ class SQLite:
         return str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
 
     def end(self, identity: str) -> str:
-        """By SIGKILL: its lock goes with it, and so does its half of a transaction."""
+        """By SIGKILL: its lock goes with it, and so does its half of a transaction.
+
+        Not if it is known that another process holds the lock (a backup, a shell): that is no reason to end a leader.
+        """
+        holders = processes.lock_holders(self._locked_file)
+        if holders and processes.pid_of(identity) not in holders:
+            return f"the lock is held by process {min(holders)}, which is not the leader and is left alone"
         return processes.end(identity)
 
 

@@ -247,7 +247,7 @@ class Node:
             if silent < self.config.lease_seconds:
                 raise
             done = await self._end_holder(current)
-            log.warning("%s has stopped with the log's lock in its hand: %s", current.holder, done)
+            log.warning("%s is silent, and the log is locked: %s", current.holder, done)
             return await self._journal.campaign(current, self.config.address)
 
     async def _lead(self, won: Leadership, started: float) -> None:
