@@ -59,6 +59,13 @@ HOLD_SECONDS: Final = {"pause": 10.0, "partition": 6.0, "database": 3.0}
 @click.option("--hold", type=click.FloatRange(0.1, 600), help="Seconds that a pause, cut or lock lasts.  [default: 10,"
               " 6 and 3]")  # fmt: skip
 @click.option("--files", type=click.IntRange(0), default=0, help="Make empty files first, until there are so many.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(1, 3600),
+    default=90.0,
+    show_default=True,
+    help="Seconds after which a cluster that does not come back is given up.",
+)
 @click.option("--metadata-only", is_flag=True, help="Clients that write data are left out.")
 @click.option("--seed", type=int, help="Decides when to hit, and how large files are.  [default: a new one]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
@@ -79,6 +86,7 @@ def command(
     directory: Path,
     hold: float | None,
     files: int,
+    patience: float,
     metadata_only: bool,
     seed: int | None,
     json_file: Path | None,
@@ -109,7 +117,7 @@ def command(
     if files:
         click.echo(f"Filling the namespace up to {files} files ...")
         asyncio.run(fill(config, f"{name}-files", files, lambda done: click.echo(f"  {done} files are made")))
-    plan = Plan(mode, rounds, writers, pace, not metadata_only, seed, name)
+    plan = Plan(mode, rounds, writers, pace, not metadata_only, seed, name, patience)
     click.echo(f"Drill {mode}: {rounds} rounds, {writers} clients, seed {seed}; its files are in {name}")
     click.echo(report.round_header())
     series = Series(plan, config, journal, shape.chunkservers, hits, _show_round)

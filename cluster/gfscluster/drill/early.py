@@ -73,7 +73,7 @@ def _drill(kind: str, rounds: int, writers: int, seed: int, run: Callable[[Serie
             config = load_config(place.client_file)
             journal = load(MasterConfig, place.config_file(shape.master_names[0]), {}).journal
             # As fast as they can, so that something is always on its way to the log; names only.
-            plan = Plan("kill", rounds, writers, 0.0, False, seed, "/drill")
+            plan = Plan("kill", rounds, writers, 0.0, False, seed, "/drill", READY_SECONDS)
             click.echo(report.round_header())
             series = Series(
                 plan, config, journal, shape.chunkservers, hits, lambda one: click.echo(report.round_line(one))

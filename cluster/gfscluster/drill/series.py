@@ -22,8 +22,6 @@ WARM_SECONDS: Final = 0.7
 """Of load before the hit, on average."""
 SETTLE_SECONDS: Final = 1.0
 """Of load after the first call was acknowledged again, at least."""
-RECOVERY_SECONDS: Final = 90.0
-"""After that the cluster is taken for gone."""
 POLL_SECONDS: Final = 0.01
 BEFORE_SECONDS: Final = 0.2
 """What of the time before the hit belongs to the longest gap."""
@@ -44,6 +42,8 @@ class Plan:
     seed: int
     directory: str
     """Of the names that the drill makes."""
+    patience: float
+    """After so many seconds the cluster is taken for gone."""
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Series:
 
     async def run(self) -> Report:
         """The report over all rounds that took place; if the cluster does not come back, :attr:`failure` is set."""
-        self._files = (await self._masters.until_well(self._servers, RECOVERY_SECONDS)).inodes
+        self._files = (await self._masters.until_well(self._servers, self._plan.patience)).inodes
         self._journal = JournalWatch(self._url)
         try:
             await self._load.connect()
@@ -111,11 +111,11 @@ class Series:
         try:
             await asyncio.sleep(WARM_SECONDS * self._random.uniform(0.5, 1.5))
             recovery = await self._hit(hit, before.node, before.epoch, before.leader, ledger)
-            await self._masters.until_well(self._servers, RECOVERY_SECONDS)
+            await self._masters.until_well(self._servers, self._plan.patience)
         finally:
             hit.undo()
         await self._load.stop()
-        await self._masters.until_well(self._servers, RECOVERY_SECONDS)
+        await self._masters.until_well(self._servers, self._plan.patience)
         found = await self._load.check(ledger) + await self._compare_digests()
         if not found:
             await self._load.discard_stream(ledger)
@@ -145,14 +145,14 @@ class Series:
 
     async def _first_acknowledged(self, calls: list[Call], noted: int, at: float) -> float:
         """Waits for the first answer to a write that was begun after ``at``; how long after it."""
-        deadline = time.monotonic() + RECOVERY_SECONDS
+        deadline = time.monotonic() + self._plan.patience
         while True:
             first = statistics.first_acknowledged(calls[noted:], at)
             if first is not None:
                 return first
             self._load.check_running()
             if time.monotonic() > deadline:
-                raise Unreachable(f"no write was acknowledged for {RECOVERY_SECONDS:.0f} s after the hit")
+                raise Unreachable(f"no write was acknowledged for {self._plan.patience:.0f} s after the hit")
             await asyncio.sleep(POLL_SECONDS)
 
     async def _compare_digests(self) -> list[Finding]:
