@@ -93,7 +93,8 @@ class MasterProcess:
         runner = web.AppRunner(app, access_log=None, logger=server_log, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self.config.host, self.config.port, backlog=1024).start()
+            port = self.config.listen_port or self.config.port
+            await web.TCPSite(runner, self.config.host, port, backlog=1024).start()
         except OSError as error:
             await runner.cleanup()
             raise AddressInUse(f"cannot listen on {self.config.address}: {error.strerror or error}") from error

@@ -69,6 +69,16 @@ def test_a_partition_drill(cluster: Callable[..., Cluster]) -> None:
     assert "was not spoken to" in made.log(one["leader"])
 
 
+def test_a_partition_drill_without_packet_loss(cluster: Callable[..., Cluster]) -> None:
+    made = cluster(master={"lease_seconds": 1})
+    report = drill(made, "partition", "--forwarder", "--rounds", "1", "--hold", "4", "--metadata-only")
+    [one] = report["rounds"]
+    assert report["means"] == "forwarder"
+    assert one["successor"] != one["leader"]
+    assert "was not spoken to" in made.log(one["leader"])
+    assert made.gfs("status").returncode == 0, "the masters listen where they did before"
+
+
 def test_a_database_drill(cluster: Callable[..., Cluster]) -> None:
     report = drill(cluster(), "database", "--rounds", "2", "--hold", "2", "--metadata-only")
     assert [one["note"] for one in report["rounds"]] == ["journal locked", "disk full"]

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 import msgspec
@@ -14,15 +14,26 @@ from gfsclient.config import ClientConfig, load_config
 from gfscluster import layout
 from gfscluster.drill import early, report
 from gfscluster.drill.fill import fill
-from gfscluster.drill.hits import EndedSessions, FullDisk, HandOver, Hit, Kill, LockedJournal, Partition, Pause
+from gfscluster.drill.hits import (
+    EndedSessions,
+    FullDisk,
+    HandOver,
+    Hit,
+    Kill,
+    LockedJournal,
+    Partition,
+    Pause,
+    SilentForwarder,
+)
 from gfscluster.drill.packets import is_possible
 from gfscluster.drill.page import render
 from gfscluster.drill.report import Report, Round
 from gfscluster.drill.series import Plan, Series
+from gfscluster.drill.watch import Masters
 from gfscluster.layout import Layout
 from gfscluster.shape import Shape
 from gfsmaster.config import MasterConfig
-from gfsprotocol.errors import ConfigurationError, DataLost, NotPermitted
+from gfsprotocol.errors import ConfigurationError, DataLost
 from gfsprotocol.settings import load
 
 MODES: Final = ("kill", "pause", "partition", "handover", "database")
@@ -66,6 +77,11 @@ HOLD_SECONDS: Final = {"pause": 10.0, "partition": 6.0, "database": 3.0}
     show_default=True,
     help="Seconds after which a cluster that does not come back is given up.",
 )
+@click.option(
+    "--forwarder",
+    is_flag=True,
+    help="partition: cut by forwarders in front of the masters, as is done where packets may not be dropped.",
+)
 @click.option("--metadata-only", is_flag=True, help="Clients that write data are left out.")
 @click.option("--seed", type=int, help="Decides when to hit, and how large files are.  [default: a new one]")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report there.")
@@ -87,6 +103,7 @@ def command(
     hold: float | None,
     files: int,
     patience: float,
+    forwarder: bool,
     metadata_only: bool,
     seed: int | None,
     json_file: Path | None,
@@ -112,7 +129,7 @@ def command(
     shape = layout.read_shape(place)
     config = load_config(place.client_file)
     journal = load(MasterConfig, place.config_file(shape.master_names[0]), {}).journal
-    hits = _hits(mode, place, shape, config, journal, hold)
+    hits = _hits(mode, place, shape, config, journal, hold, patience, forwarder)
     name = f"/drill-{secrets.token_hex(4)}"
     if files:
         click.echo(f"Filling the namespace up to {files} files ...")
@@ -149,18 +166,27 @@ def run_series(series: Series, hits: list[Hit]) -> Report:
             hit.undo()
 
 
-def _hits(mode: str, place: Layout, shape: Shape, config: ClientConfig, journal: str, hold: float | None) -> list[Hit]:
+def _hits(
+    mode: str,
+    place: Layout,
+    shape: Shape,
+    config: ClientConfig,
+    journal: str,
+    hold: float | None,
+    patience: float,
+    forwarder: bool,
+) -> list[Hit]:
     if shape.masters < 2 and mode != "database":
         raise ConfigurationError("the cluster has one master only: there is no one to take over")
     seconds = HOLD_SECONDS.get(mode, 0.0) if hold is None else hold
-    kinds: dict[str, list[Any]] = {"kill": [Kill], "pause": [Pause], "partition": [Partition]}
-    if mode == "partition" and not is_possible():
-        raise NotPermitted(
-            "this process may not drop packets: start cluster and drill as root, or both in a network of their own "
-            '("unshare --user --map-root-user --net", then "ip link set lo up")'
-        )
-    if mode in kinds:
-        return [kind(place, shape, seconds) for kind in kinds[mode]]
+    if mode == "kill":
+        return [Kill(place, shape, seconds)]
+    if mode == "pause":
+        return [Pause(place, shape, seconds)]
+    if mode == "partition" and not forwarder and is_possible():
+        return [Partition(place, shape, seconds)]
+    if mode == "partition":
+        return [SilentForwarder(place, shape, seconds, Masters(config.masters, config.key_bytes), patience)]
     if mode == "handover":
         return [HandOver(place, shape, seconds, config.key_bytes)]
     if not journal.startswith("sqlite:"):

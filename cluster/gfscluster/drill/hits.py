@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
+import socket
 import sqlite3
 import time
 from abc import ABC, abstractmethod
@@ -11,7 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from gfscluster import probe, processes, startup
+from gfscluster.drill.forwarder import Forwarder
 from gfscluster.drill.packets import PacketLoss
+from gfscluster.drill.watch import Masters
 from gfscluster.layout import Layout
 from gfscluster.shape import Shape
 from gfsmaster.oplog import OperationLog
@@ -36,6 +40,12 @@ class Hit(ABC):
         self._name = ""
         self._at = 0.0
 
+    async def prepare(self) -> None:  # noqa: B027 - most need nothing
+        """Before the first round."""
+
+    async def finish(self) -> None:  # noqa: B027
+        """After the last round, or when the drill ends early."""
+
     async def strike(self, name: str) -> float:
         """Hits the master ``name``; when that was, in monotonic seconds."""
         self._name, self.note = name, ""
@@ -57,9 +67,13 @@ class Hit(ABC):
         self.lift()
         if not self._name or processes.is_running(self.record):
             return False
+        self.start()
+        return True
+
+    def start(self) -> None:
+        """Starts the master that was hit, as gfs start does."""
         startup.check_ports(self.shape, only=self._name)
         processes.start(self.place, self._name)
-        return True
 
     def lift(self) -> None:  # noqa: B027 - most blows are over at once
         """Ends what lasts."""
@@ -107,6 +121,59 @@ class Partition(Hit):
         if self._loss is not None:
             self._loss.close()
             self._loss = None
+
+
+class SilentForwarder(Hit):
+    """A forwarder in front of each master goes silent. Masters are restarted, one by one, to listen behind it."""
+
+    means = "forwarder"
+
+    def __init__(self, place: Layout, shape: Shape, seconds: float, masters: Masters, patience: float) -> None:
+        super().__init__(place, shape, seconds)
+        self._masters = masters
+        self._patience = patience
+        self._forwarders: dict[str, Forwarder] = {}
+        self._targets: dict[str, int] = {}
+
+    async def prepare(self) -> None:
+        for name in self.shape.master_names:
+            host, port = self.shape.addresses[name]
+            await self._stop(name)
+            self._targets[name] = _free_port(host)
+            self._forwarders[name] = Forwarder(host, port, self._targets[name])
+            await self._forwarders[name].start()
+            self._start(name)
+            await self._masters.until_well(self.shape.chunkservers, self._patience)
+
+    async def finish(self) -> None:
+        for name in list(self._forwarders):
+            await self._stop(name)
+            await self._forwarders.pop(name).close()
+            del self._targets[name]
+            self._start(name)
+            await self._masters.until_well(self.shape.chunkservers, self._patience)
+
+    async def act(self) -> None:
+        self._forwarders[self._name].cut(True)
+
+    def lift(self) -> None:
+        for forwarder in self._forwarders.values():
+            forwarder.cut(False)
+
+    def start(self) -> None:
+        self._start(self._name)
+
+    async def _stop(self, name: str) -> None:
+        records = [record for record in processes.recorded(self.place) if record.name == name]
+        await asyncio.to_thread(processes.stop, self.place, records)
+
+    def _start(self, name: str) -> None:
+        target = self._targets.get(name, 0)
+        os.environ["GFS_MASTER_LISTEN_PORT"] = str(target)
+        try:
+            processes.start(self.place, name)
+        finally:
+            del os.environ["GFS_MASTER_LISTEN_PORT"]
 
 
 class HandOver(Hit):
@@ -184,3 +251,10 @@ class EndedSessions(Hit):
             self.note = error.message
         finally:
             log.close()
+
+
+def _free_port(host: str) -> int:
+    with socket.socket() as attempt:
+        attempt.bind((host, 0))
+        port: int = attempt.getsockname()[1]
+        return port

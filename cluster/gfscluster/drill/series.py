@@ -94,6 +94,8 @@ class Series:
         self._files = (await self._masters.until_well(self._servers, self._plan.patience)).inodes
         self._journal = JournalWatch(self._url)
         try:
+            for hit in self._hits:
+                await hit.prepare()
             await self._load.connect()
             for number in range(1, self._plan.rounds + 1):
                 await self._round(number, self._hits[(number - 1) % len(self._hits)])
@@ -103,6 +105,8 @@ class Series:
         finally:
             await self._load.close()
             self._journal.close()
+            for hit in self._hits:
+                await hit.finish()
         return self._report()
 
     async def _round(self, number: int, hit: Hit) -> None:
