@@ -186,6 +186,8 @@ class Series:
             if when >= at and (current.epoch > epoch or not current.holder)
         ]
         begun = {began: when for began, when in self._journal.seen.begun.items() if began > epoch and when >= at}
+        # The row of the leadership is read before the rows of the log, and may change between the two.
+        changes += begun.values()
         metadata = self._load.metadata_clients
         calls = [call for call in ledger.calls if call.client in metadata]
         gaps = statistics.longest_gaps(calls, at - BEFORE_SECONDS, recovery.until)
