@@ -10,7 +10,7 @@ from gfscluster.drill.report import FIGURES, PERCENTILES, Report, Round, percent
 WIDTH: Final = 960
 LEFT: Final = 90
 ROW: Final = 18
-TOP: Final = 44
+LABEL: Final = 13
 BEFORE_SECONDS: Final = 0.5
 AFTER_SECONDS: Final = 1.0
 MARKS_MAX: Final = 2000
@@ -115,10 +115,11 @@ def _figure(timeline: Timeline) -> str:
     def across(seconds: float) -> float:
         return round(LEFT + (seconds + BEFORE_SECONDS) * scale, 1)
 
-    bottom = TOP + ROW * len(timeline.clients)
+    top = LABEL * len(timeline.marks) + 10
+    bottom = top + ROW * len(timeline.clients)
     drawn = []
     for row, client in enumerate(sorted(timeline.clients)):
-        middle = TOP + ROW * row + ROW // 2
+        middle = top + ROW * row + ROW // 2
         drawn.append(f'<text x="4" y="{middle + 4}">client {client}</text>')
         drawn.append(f'<line class="row" x1="{LEFT}" x2="{WIDTH - 10}" y1="{middle}" y2="{middle}"/>')
         times = [time for time in timeline.clients[client] if -BEFORE_SECONDS <= time <= end]
@@ -128,9 +129,9 @@ def _figure(timeline: Timeline) -> str:
     for number, (name, seconds) in enumerate(timeline.marks.items()):
         kind = {"hit": "hit", "first write": "first"}.get(name, "mark")
         place = across(seconds)
-        drawn.append(f'<line class="{kind}" x1="{place}" x2="{place}" y1="{TOP - 6}" y2="{bottom}"/>')
-        # In two heights, for marks that are close to each other.
-        drawn.append(f'<text x="{place}" y="{14 + 13 * (number % 2)}">{escape(name)} {seconds:.3f}</text>')
+        height = LABEL * (number + 1)  # each in a line of its own: some are only milliseconds apart
+        drawn.append(f'<line class="{kind}" x1="{place}" x2="{place}" y1="{height - 9}" y2="{bottom}"/>')
+        drawn.append(f'<text x="{place + 4}" y="{height}">{escape(name)} {seconds:.3f}</text>')
     picture = "".join(drawn)
     return (
         f'<figure><figcaption>{escape(timeline.title)}</figcaption><svg viewBox="0 0 {WIDTH} {bottom + 6}" role="img" '
