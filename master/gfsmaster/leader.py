@@ -61,6 +61,8 @@ SUMMARY_ENTRIES: Final = 5000
 SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
 """The part of the lease that a leader does not use, against clocks that run at different speeds."""
+HEARTBEATS_TO_TELL: Final = 3
+"""After so many heartbeats of its own, a chunk server has spoken to a new leader twice."""
 
 
 class Resigned(Exception):
@@ -392,6 +394,8 @@ class Leader:
         inode = self._writable(body.inode, client, request.user)
         # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
         replaced = 0 if self.state.writers.others(inode, client) else body.replaced
+        if self._was_never_made(self.state.inodes.chunk_at(inode, body.index)):
+            replaced = self.state.chunks.ids[self.state.inodes.chunk_at(inode, body.index)]
         new = self.granting.plan_chunk(inode, body.index, replaced, body.excluded)
         if new is None:
             slot = self.state.inodes.chunk_at(inode, body.index)
@@ -420,6 +424,22 @@ class Leader:
         if new is None:
             raise StaleHandle(f"chunk {chunk} is no longer part of the file")
         return self.granting.lease_new(slot, new.members, now)
+
+    def _was_never_made(self, slot: int) -> bool:
+        """Whether a chunk was allocated by a leader before, and no server has made it: nobody wrote anything to it.
+
+        That leader was gone before its grant was used, and the servers refuse it now. Every server that is known must
+        have told twice since we lead: it knew of us from the first time on, and told of all from before by the second.
+        """
+        if not slot or self.state.chunks.length[slot] or self.state.chunks.version[slot] != 1:
+            return False
+        fleet = self.fleet
+        if self.leases.last(slot) is not None or fleet.all_holders(slot) or fleet.newest_version(slot):
+            return False
+        if slot in fleet.corrupt or slot in fleet.stale:
+            return False
+        told = self._started + HEARTBEATS_TO_TELL * self.config.heartbeat_seconds
+        return all(server.connected and server.reported and server.heard > told for server in self.fleet.servers)
 
     def _may_cut(self, inode: int, client: bytes, now: float) -> bool:
         """Whether no one else can have acknowledged bytes in this file that are not recorded."""
