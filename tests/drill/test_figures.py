@@ -104,6 +104,13 @@ def test_the_table_names_figures_and_verdict() -> None:
     assert "Nothing that was acknowledged is lost" not in lines
 
 
+def test_a_pause_counts_the_leaders_that_were_ended() -> None:
+    paused = made_report([made_round(1), made_round(2)])
+    paused.rounds[1].ended = False
+    paused.mode = "pause"
+    assert "1 of 2 stopped leaders held the log's lock" in "\n".join(report.summary_lines(paused))
+
+
 def test_json_has_what_the_page_of_commands_promises() -> None:
     made = msgspec.to_builtins(made_report([made_round(1)]))
     fields = documented_fields("gfs drill --json")

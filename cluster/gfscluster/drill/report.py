@@ -134,6 +134,9 @@ def summary_lines(report: Report) -> list[str]:
         f"{report.duplicated_records} records twice (allowed)",
         f"faults: {faults}",
     ]
+    if report.mode == "pause":
+        ended = sum(one.ended for one in report.rounds)
+        lines.append(f"{ended} of {len(report.rounds)} stopped leaders held the log's lock and were ended by a standby")
     lines += [f"  {finding}" for finding in report.findings[:FINDINGS_SHOWN]]
     if len(report.findings) > FINDINGS_SHOWN:
         lines.append(f"  and {len(report.findings) - FINDINGS_SHOWN} more")
