@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from gfsclient.config import ClientConfig
 from gfsclient.masters import Masters
@@ -137,7 +137,9 @@ class Core:
     ) -> _Result:
         """Runs blocking work in one of the client's threads; cancelled, we leave it to its end: it may close a file."""
         self.check()
-        return await asyncio.shield(self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named)))
+        work = self.loop.run_in_executor(self._workers, lambda: function(*arguments, **named))
+        work.add_done_callback(_seen)
+        return await asyncio.shield(work)
 
     async def close(self) -> None:
         """Ends threads and connections; what is under way is waited for, at most until its own deadline."""
@@ -148,3 +150,9 @@ class Core:
         await asyncio.to_thread(self.fetchers.shutdown, True, cancel_futures=True)
         self.pool.close()
         await self.masters.close()
+
+
+def _seen(work: "asyncio.Future[Any]") -> None:
+    """Who was cancelled hears no more how it ended; that is no reason to complain on stderr."""
+    if not work.cancelled():
+        work.exception()

@@ -157,8 +157,13 @@ class ChunkLease:
         if lease is None:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant
-        if self.is_unused and self._broken and self._failed:
+        # Forgiving: there were too few replicas. Those of a new chunk may never have been made: its servers refuse the
+        # grant of a leader that was replaced before they heard of it.
+        if self.is_unused and (self._forgiving or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
+        if self._forgiving and grant.base_version == 0 and not lease.length:
+            # The same for a chunk that is not ours alone: the master knows whether any server has made it.
+            return AllocateChunk(self._inode, self._index, excluded)
         return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if self._forgiving else self._failed)
 
     def _take(self, lease: Lease, asked: float) -> None:

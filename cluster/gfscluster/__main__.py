@@ -16,6 +16,7 @@ COMMANDS = {
     "brake": "gfscluster.brake",
     "handover": "gfscluster.handover",
     "log": "gfscluster.log",
+    "drill": "gfscluster.drill.command",
     "master": "gfscluster.master",
     "chunkserver": "gfscluster.chunkserver",
 }

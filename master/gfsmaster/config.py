@@ -18,6 +18,9 @@ class MasterConfig(Settings):
     node: str = Field("master", description="The node's name, unique among the masters of a cluster.")
     host: str = Field("127.0.0.1", description="The address to listen on, and under which others reach this node.")
     port: int = Field(9400, ge=1, le=65535, description="The port to listen on.")
+    listen_port: int = Field(
+        0, ge=0, le=65535, description="Where to listen if a forwarder listens on the port; 0: on the port itself."
+    )
     masters: list[str] = Field(
         default_factory=list, description="host:port of all master nodes; empty means that this is the only one."
     )

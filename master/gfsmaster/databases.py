@@ -73,6 +73,8 @@ class SQLite:
         self.identity = processes.own_identity()
         self._file = Path(url.database or "")
         self._access = access
+        # In WAL mode, all locks are on parts of this file.
+        self._locked_file = Path(f"{url.database}-shm")
         arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         if access is not Access.LOG:
             # Only who prepares the log may make the file.
@@ -127,7 +129,13 @@ class SQLite:
         return str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
 
     def end(self, identity: str) -> str:
-        """By SIGKILL: its lock goes with it, and so does its half of a transaction."""
+        """By SIGKILL: its lock goes with it, and so does its half of a transaction.
+
+        Not if it is known that another process holds the lock (a backup, a shell): that is no reason to end a leader.
+        """
+        holders = processes.lock_holders(self._locked_file)
+        if holders and processes.pid_of(identity) not in holders:
+            return f"the lock is held by process {min(holders)}, which is not the leader and is left alone"
         return processes.end(identity)
 
 

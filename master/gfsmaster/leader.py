@@ -19,6 +19,7 @@ from gfsmaster.config import MasterConfig
 from gfsmaster.fleet import Fleet
 from gfsmaster.granting import Granting, Limits
 from gfsmaster.housekeeping import Housekeeping
+from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
@@ -38,6 +39,7 @@ from gfsprotocol.errors import (
     InvalidArgument,
     IsADirectory,
     LeaseLost,
+    LogFailed,
     NamespaceError,
     NotLeader,
     NotPermitted,
@@ -60,6 +62,8 @@ SUMMARY_ENTRIES: Final = 5000
 SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
 """The part of the lease that a leader does not use, against clocks that run at different speeds."""
+HEARTBEATS_TO_TELL: Final = 3
+"""After so many heartbeats of its own, a chunk server has spoken to a new leader twice."""
 
 
 class Resigned(Exception):
@@ -117,6 +121,9 @@ class Leader:
         """Whether the leadership is being given back: nothing is changed any more."""
         self._hint = ""
         """Then: the address of who is to follow."""
+        self._isolation = Isolation(config.lease_seconds, config.heartbeat_seconds, self._started)
+        self.is_cut_off = False
+        """Whether it resigns because nobody speaks to it any more."""
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception that ends this leadership from inside: Resigned, or that a record could not be applied."""
         self._special: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
@@ -207,9 +214,22 @@ class Leader:
             tasks.create_task(self._keep_house())
             tasks.create_task(self._renew())
             tasks.create_task(self._watch_end())
+            if len(self.config.masters) > 1:
+                tasks.create_task(self._watch_isolation())
 
     async def _watch_end(self) -> None:
         await self._ended
+
+    async def _watch_isolation(self) -> None:
+        """Gives the epoch back when nobody speaks to us any more, so that a node that is heard can lead."""
+        while self._hands_over or not self._isolation.is_cut_off(self.clock.monotonic()):  # noqa: ASYNC110 - a clock
+            await asyncio.sleep(TICK_SECONDS)
+        log.warning("%s was not spoken to for %.1f s: it may be cut off", self.config.node, self._isolation.limit)
+        self.is_cut_off = True
+        try:
+            await self.resign()
+        except TimeoutError as error:
+            raise LogFailed("the log took too long for the last records of a leader that is cut off") from error
 
     async def _renew(self) -> None:
         """A sign of life in the log four times a lease; LogFenced tells that another master leads."""
@@ -266,6 +286,7 @@ class Leader:
 
     def handle(self, peer: Peer, request: msg.Request) -> None:
         """Answers a request, or parks the answer until the log has what it reflects."""
+        self._isolation.heard()
         if isinstance(request.body, msg.ClusterStatus):
             peer.respond(request.id, self.status())
             return
@@ -428,6 +449,8 @@ class Leader:
         inode = self._writable(body.inode, client, request.user)
         # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
         replaced = 0 if self.state.writers.others(inode, client) else body.replaced
+        if self._was_never_made(self.state.inodes.chunk_at(inode, body.index)):
+            replaced = self.state.chunks.ids[self.state.inodes.chunk_at(inode, body.index)]
         new = self.granting.plan_chunk(inode, body.index, replaced, body.excluded)
         if new is None:
             slot = self.state.inodes.chunk_at(inode, body.index)
@@ -456,6 +479,22 @@ class Leader:
         if new is None:
             raise StaleHandle(f"chunk {chunk} is no longer part of the file")
         return self.granting.lease_new(slot, new.members, now)
+
+    def _was_never_made(self, slot: int) -> bool:
+        """Whether a chunk was allocated by a leader before, and no server has made it: nobody wrote anything to it.
+
+        That leader was gone before its grant was used, and the servers refuse it now. Every server that is known must
+        have told twice since we lead: it knew of us from the first time on, and told of all from before by the second.
+        """
+        if not slot or self.state.chunks.length[slot] or self.state.chunks.version[slot] != 1:
+            return False
+        fleet = self.fleet
+        if self.leases.last(slot) is not None or fleet.all_holders(slot) or fleet.newest_version(slot):
+            return False
+        if slot in fleet.corrupt or slot in fleet.stale:
+            return False
+        told = self._started + HEARTBEATS_TO_TELL * self.config.heartbeat_seconds
+        return all(server.connected and server.reported and server.heard > told for server in self.fleet.servers)
 
     def _may_cut(self, inode: int, client: bytes, now: float) -> bool:
         """Whether no one else can have acknowledged bytes in this file that are not recorded."""

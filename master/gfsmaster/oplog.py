@@ -309,6 +309,16 @@ class OperationLog:
             after, previous = batch.last, batch.hash
         return batches
 
+    def tail(self) -> tuple[int, bytes]:
+        """The last record and the hash of its row: where :meth:`read` goes on. LogFailed if it cannot be reached."""
+        statement = sa.select(_log.c.last, _log.c.hash).order_by(_log.c.first.desc()).limit(1)
+        try:
+            with self._engine.connect() as connection:
+                row = connection.execute(statement).one_or_none()
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
+        return (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
+
     def _rows(self, after: int) -> list[Batch]:
         statement = sa.select(_log).where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)
         try:

@@ -57,6 +57,28 @@ def end(identity: str) -> str:
         os.close(descriptor)
 
 
+def pid_of(identity: str) -> int:
+    """The process id in an identity of this host and container; 0 if there is none."""
+    parts = identity.rsplit("/", 2)
+    return int(parts[1]) if len(parts) == 3 and parts[0] == _place() and parts[1].isdigit() else 0
+
+
+def lock_holders(file: Path) -> set[int]:
+    """Processes of this container that hold a write lock on a part of a file; empty where the kernel does not say."""
+    try:
+        status = file.stat()
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return set()
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    holders = set()
+    for line in lines:
+        fields = line.split()
+        if "->" not in fields and len(fields) >= 6 and fields[3] == "WRITE" and fields[5] == wanted:
+            holders.add(int(fields[4]))
+    return holders
+
+
 def _place() -> str:
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,7 +1,7 @@
 """One master node: it follows the log, and leads when it wins an election.
 
     follow ──the leader has resigned, is gone, or its beat stood still for a lease; the epoch was won──▶ lead
-    lead ──resigned──▶ follow, with the state that it has
+    lead ──resigned, or cut off from everybody──▶ follow, with the state that it has
     lead ──LogFenced, LogFailed──▶ everything is dropped, follow from the log again
 
 No wall clocks are compared: a standby watches the leader's beat counter in the log's database on its own monotonic
@@ -18,6 +18,7 @@ from typing import Final
 
 from gfsmaster import operations as op
 from gfsmaster.config import MasterConfig
+from gfsmaster.isolation import ABSTAIN_LEASES
 from gfsmaster.journal import Journal
 from gfsmaster.leader import Leader, Resigned
 from gfsmaster.oplog import Leadership
@@ -82,6 +83,8 @@ class Node:
         self._stopping = asyncio.Event()
         self._led_epoch = 0
         """The last epoch that this process has led."""
+        self._abstains_until = 0.0
+        """Until then (monotonic seconds), or until somebody speaks to us, it does not stand: it was cut off."""
         self._follow_anew()
 
     def _follow_anew(self) -> None:
@@ -101,6 +104,8 @@ class Node:
 
     def handle(self, peer: rpc.Peer, request: msg.Request) -> None:
         """rpc.Service: the leader's, or the standby's."""
+        if self.leader is None:
+            self._abstains_until = 0.0  # whoever speaks to us shows that we are not cut off
         (self.leader or self._standby).handle(peer, request)
 
     def notice(self, peer: rpc.Peer, body: msg.NoticeBody) -> None:
@@ -128,6 +133,11 @@ class Node:
 
     def status(self) -> msg.Status:
         return (self.leader or self._standby).status()
+
+    def digest(self) -> tuple[int, bytes]:
+        """The state's digest, and the record up to which it is; of a leader, that may not be committed yet."""
+        state = self.leader.state if self.leader is not None else self.follower.state
+        return state.sequence, state.digest()
 
     async def _close_peers(self) -> None:
         """Clients and chunk servers come back by themselves, here or at the leader."""
@@ -228,6 +238,8 @@ class Node:
         """Whether it is time to try."""
         if not self.follower.state.sequence and not self.config.genesis:
             return False
+        if self.clock.monotonic() < self._abstains_until:
+            return False
         if silent >= self.config.lease_seconds:
             return True
         if not current.holder:
@@ -245,7 +257,7 @@ class Node:
             if silent < self.config.lease_seconds:
                 raise
             done = await self._end_holder(current)
-            log.warning("%s has stopped with the log's lock in its hand: %s", current.holder, done)
+            log.warning("%s is silent, and the log is locked: %s", current.holder, done)
             return await self._journal.campaign(current, self.config.address)
 
     async def _lead(self, won: Leadership, started: float) -> None:
@@ -290,6 +302,8 @@ class Node:
             self.leader = None
             leader.end()
             self._follow_anew()
+            if leader.is_cut_off:
+                self._abstains_until = self.clock.monotonic() + ABSTAIN_LEASES * self.config.lease_seconds
             if resigned:
                 self.follower.adopt(leader.state, leader.fleet, leader.committer.last_hash, leader.epoch)
             else:

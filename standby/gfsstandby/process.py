@@ -101,11 +101,13 @@ class MasterProcess:
         app = web.Application()
         app.router.add_get(RPC_PATH, self._serve_peer)
         app.router.add_get("/status", self._serve_status)
+        app.router.add_get("/digest", self._serve_digest)
         app.router.add_get("/healthz", self._serve_health)
         runner = web.AppRunner(app, access_log=None, logger=server_log, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, self.config.host, self.config.port, backlog=1024).start()
+            port = self.config.listen_port or self.config.port
+            await web.TCPSite(runner, self.config.host, port, backlog=1024).start()
         except OSError as error:
             await runner.cleanup()
             raise AddressInUse(f"cannot listen on {self.config.address}: {error.strerror or error}") from error
@@ -133,6 +135,10 @@ class MasterProcess:
         shown = {field: getattr(status, field) for field in status.__struct_fields__}
         shown["cluster"] = status.cluster.hex()
         return web.json_response(body=msgspec.json.encode(shown))
+
+    async def _serve_digest(self, _request: web.Request) -> web.Response:
+        sequence, digest = self.node.digest()
+        return web.json_response({"sequence": sequence, "digest": digest.hex()})
 
     async def _serve_health(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -1,14 +1,16 @@
 """Files go in and come out as they were."""
 
 import asyncio
+import gc
 import os
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfsprotocol import bulk
-from gfsprotocol.errors import AlreadyExists, InvalidArgument, IsADirectory, NotFound
+from gfsprotocol.errors import AlreadyExists, ConnectionLost, InvalidArgument, IsADirectory, NotFound
 from gfsprotocol.ids import KIB, MIB
 from tests.client.smallcluster import CHUNK_BYTES, SmallCluster, running
 
@@ -253,3 +255,27 @@ def _write(model: bytearray, offset: int, data: bytes) -> None:
 def _check_replicas(cluster: SmallCluster) -> None:
     for chunk in {chunk for server in cluster.fleet.servers.values() for chunk in server.replicas}:
         assert len(set(cluster.fleet.content(chunk))) == 1
+
+
+async def test_what_fails_after_its_caller_was_cancelled_is_not_complained_about(small_cluster):
+    """Said on stderr by asyncio's handler, when the future is collected."""
+    cluster = await small_cluster()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        go_on.wait(10)
+        raise ConnectionLost("the file system is closed")
+
+    complaints = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    waiting = asyncio.create_task(cluster.files._core.in_thread(work))
+    await asyncio.to_thread(begun.wait, 10)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    go_on.set()
+    await cluster.files.close()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []

@@ -19,6 +19,7 @@ from gfsprotocol.errors import (
     LeaseLost,
     NoSpace,
     StaleHandle,
+    TokenRefused,
     TooFewServers,
     Unreachable,
     WritesLost,
@@ -487,3 +488,50 @@ async def test_two_handles_of_one_client_cost_each_other_no_acknowledged_byte(sm
     await in_thread(first.close)
     await in_thread(second.close)
     assert await cluster.files.read_bytes("/a") == (b"1" * (MIB + 10)).ljust(2 * MIB, b"\0") + b"2"
+
+
+def lose_first_grant(cluster: SmallCluster) -> list[int]:
+    """The leader is killed when it has granted a new chunk: the servers refuse that grant, and nobody has the chunk."""
+    leader, loop = cluster.harness.leader, asyncio.get_running_loop()
+    refused: list[int] = []
+
+    async def forget(chunk: int) -> None:
+        slot = leader.state.chunks.slot_of(chunk)
+        leader.leases.end(slot)
+        leader.fleet.set_members(slot, [])
+        leader.fleet.stale.clear()
+        cluster.harness.clock.now += 5.0
+        for server in leader.fleet.servers:
+            server.heard = cluster.harness.clock.now
+
+    def act(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.OpenWrite) and not refused:
+            chunk = open_grant(cluster.fleet.key, request.grant).chunk
+            refused.append(chunk)
+            asyncio.run_coroutine_threadsafe(forget(chunk), loop).result(10)
+            raise TokenRefused("the grant is of epoch 1, this server has seen epoch 2")
+
+    for server in cluster.fleet.servers.values():
+        server.before = act
+    return refused
+
+
+async def test_a_chunk_that_no_server_has_made_is_replaced(small_cluster):
+    cluster = await small_cluster()
+    refused = lose_first_grant(cluster)
+    async with asyncio.timeout(5):
+        await cluster.files.write_bytes("/a", b"hello")
+    assert len(refused) == 1
+    assert await cluster.files.read_bytes("/a") == b"hello"
+    assert cluster.harness.leader.state.chunks.slot_of(refused[0]) == 0
+
+
+async def test_a_chunk_for_records_that_no_server_has_made_is_replaced(small_cluster):
+    cluster = await small_cluster()
+    await cluster.files.make_file("/a")
+    refused = lose_first_grant(cluster)
+    async with asyncio.timeout(5):
+        assert await cluster.files.append_record("/a", b"hello") == 0
+    assert len(refused) == 1
+    assert await cluster.files.read_bytes("/a") == b"hello"
+    assert cluster.harness.leader.state.chunks.slot_of(refused[0]) == 0

@@ -42,8 +42,10 @@ class Nodes:
             journal=f"sqlite:///{self.directory / 'journal.sqlite'}",
             secret_file=self.secret_file,
             genesis=genesis,
+            masters=[f"127.0.0.1:{port}" for port in self.ports],
             lease_seconds=LEASE_SECONDS,
             checkpoint_records=self.checkpoint_records,
+            heartbeat_seconds=LEASE_SECONDS / 4,
         )
 
     def start(self, number: int, genesis: bool = False) -> MasterProcess:

@@ -12,7 +12,7 @@ from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import AddressInUse, CallForgotten, ForeignStore, LogDamaged, NotLeader
 from tests.conftest import ExpectedLogs
-from tests.standby.nodes import nodes
+from tests.standby.nodes import LEASE_SECONDS, nodes
 
 pytestmark = pytest.mark.slow
 CLIENT = b"client-1client-1"
@@ -181,3 +181,36 @@ async def test_a_retry_that_no_one_remembers_is_refused_rather_than_done_twice(t
         async with cluster.client(0) as client:
             with pytest.raises(CallForgotten):
                 await client.call(msg.Mkdir(b"/a"), 5, (), msg.Call(7, 7, retry=True))
+
+
+async def test_a_leader_that_nobody_speaks_to_any_more_lets_another_lead(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    """Cut off from everybody, but not from the database, it would keep its lease for ever."""
+    expected_logs("node-0 was not spoken to")
+    async with nodes(tmp_path) as cluster:
+        first = cluster.start(0, genesis=True)
+        await cluster.until_leading(0)  # and now it has heard somebody
+        async with asyncio.timeout(10):
+            while first.node.leader is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(LEASE_SECONDS)
+        assert first.node.leader is None  # it does not stand at once, though nobody else does
+        second = cluster.start(1)
+        assert (await cluster.until_leading(1)).epoch == 2
+        async with asyncio.timeout(10):
+            while first.node.digest() != second.node.digest():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+async def test_a_leader_that_was_cut_off_leads_again_when_it_is_spoken_to(
+    tmp_path: Path, expected_logs: ExpectedLogs
+) -> None:
+    expected_logs("node-0 was not spoken to")
+    async with nodes(tmp_path) as cluster:
+        first = cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        async with asyncio.timeout(10):
+            while first.node.leader is not None:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert (await cluster.until_leading(0, seconds=4 * LEASE_SECONDS)).epoch == 2
