@@ -31,8 +31,8 @@ class Access(Enum):
 
     LOG = "log"
     BACKGROUND = "background"
-    """Bulk writes that must not get into the way of the log's: a commit holds the lock no longer than it must, and is on
-    stable storage a little later. Both databases lose commits only from the end of their history, so what is there
+    """Bulk writes that must not get into the way of the log's: a commit holds the lock no longer than it must, and is
+    on stable storage a little later. Both databases lose commits only from the end of their history, so what is there
     after a power cut is what was there at some moment, and nothing that was synced is lost by it."""
     READ = "read"
     """Reading only; the database refuses everything else."""
