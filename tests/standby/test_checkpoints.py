@@ -4,6 +4,8 @@ import asyncio
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,7 +123,7 @@ def test_fault_5_a_child_killed_at_any_part_has_verified_nothing(parts: int, mon
     assert set(os.listdir("/proc/self/fd")) == descriptors
 
 
-def test_a_child_keeps_nothing_open_and_ends_with_its_parent(tmp_path: Path) -> None:
+def test_a_child_keeps_nothing_open(tmp_path: Path) -> None:
     machine = Machine()
     for number in range(8000):
         machine.do(msg.Create(b"/file-%d" % number, open=False))
@@ -131,6 +133,23 @@ def test_a_child_keeps_nothing_open_and_ends_with_its_parent(tmp_path: Path) -> 
         opened = [int(name) for name in os.listdir(f"/proc/{taken.pid}/fd")]
         assert len([number for number in opened if number > 2]) <= 2  # the pipe, and /proc's own at most
         taken.close()
+
+
+def test_a_child_ends_with_its_parent() -> None:
+    code = (
+        "import time; from gfsstandby.snapshot import Snapshot; from tests.master.machine import Machine\n"
+        "taken = Snapshot(Machine().state); print(taken.pid, flush=True); time.sleep(60)"
+    )
+    slow = "import gfsstandby.snapshot as s, time; s._send = lambda *_: time.sleep(60) or b''\n"
+    with subprocess.Popen([sys.executable, "-c", slow + code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert child.is_running()
+        parent.kill()
+    deadline = time.monotonic() + 5
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------------------------------------------------- nodes
