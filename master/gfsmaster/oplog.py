@@ -11,17 +11,22 @@ payload, so a changed, missing or swapped row is found where it stands. The tran
 ``leadership WHERE epoch = mine``: no row, no append. That is the fence: an old leader cannot commit, however late it
 wakes up (HDFS fences its journal nodes by epoch in the same way).
 
+The same transaction checks the new row against the last one in the database. So a leader whose database was replaced by
+an older copy (restored, or failed over to a server that had not got everything) adds nothing to it.
+
 Everything here blocks; callers use a thread. Any failure of an append but the fence means that the outcome is unknown,
 and the process that asked must stop leading (``LogFailed``); it is never tried again on a log that may have lied.
 """
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 from blake3 import blake3
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from gfsmaster.databases import open_database, reason
 from gfsmaster.operations import LOG_FORMAT
@@ -32,6 +37,7 @@ from gfsprotocol.errors import (
     LogFailed,
     LogFenced,
     LogLocked,
+    LogOutdated,
     UnsupportedFormat,
 )
 
@@ -69,6 +75,7 @@ _log = sa.Table(
 )
 
 _FENCE = sa.text("UPDATE leadership SET beat = beat + 1 WHERE id = 1 AND epoch = :epoch AND holder = :holder")
+_LAST = sa.select(_log.c.last, _log.c.hash).order_by(_log.c.first.desc()).limit(1)
 _APPEND = sa.text(
     "INSERT INTO log (first, last, epoch, hash, payload) VALUES (:first, :last, :epoch, :hash, :payload)"
 ).bindparams(sa.bindparam("hash", type_=sa.LargeBinary), sa.bindparam("payload", type_=sa.LargeBinary))
@@ -83,6 +90,11 @@ class Batch:
     epoch: int
     hash: bytes
     payload: bytes
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """What its hash covers besides the payload."""
+        return self.first, self.last, self.epoch
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,11 +127,9 @@ def check_chain(batch: Batch, after: int, previous: bytes, where: str) -> None:
 
 
 def _shown(url: str) -> str:
-    """A URL without its password, if it can be told which part that is."""
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return url
+    """A URL of which nothing is certain, without what may be a password."""
+    kind, separator, rest = url.partition("://")
+    return f"{kind}://...{rest[rest.rfind('@') :]}" if separator and "@" in rest else url.partition("?")[0]
 
 
 class OperationLog:
@@ -129,21 +139,31 @@ class OperationLog:
         """``url`` as SQLAlchemy has it. ConfigurationError if it cannot be used."""
         self._node = node
         try:
-            parsed = sa.make_url(url)
-            self._database = open_database(parsed)
-        except (SQLAlchemyError, ImportError) as error:
-            raise ConfigurationError(f"the journal '{_shown(url)}' cannot be used: {reason(error)}") from error
+            self._database = open_database(sa.make_url(url))
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise ConfigurationError(f"the journal '{_shown(url)}' cannot be used: {reason(error)}") from None
         self._engine = self._database.engine
-        self._where = parsed.database or url
+        self._where = self._database.where
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def interrupt(self) -> None:
+        """From any thread: lets calls that wait for the database fail, where that is possible."""
+        self._database.interrupt()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            with connection.begin():
+                yield connection
+            self._database.confirm(connection)
 
     def prepare(self, genesis: bool) -> bool:
         """Creates the tables if there are none and ``genesis`` allows it. Returns whether the log is empty.
 
         ForeignStore if the database is not a log of ours, UnsupportedFormat if it is newer, LogFailed if it cannot be
-        read or written.
+        read or written, ConfigurationError if it would not keep what it promises.
         """
         try:
             tables = set(sa.inspect(self._engine).get_table_names())
@@ -156,18 +176,22 @@ class OperationLog:
             elif not {"meta", "log", "leadership"} <= tables:
                 raise ForeignStore(f"{self._where} is another program's database: it has tables {sorted(tables)[:5]}")
             with self._engine.connect() as connection:
+                self._database.check(connection)
                 known = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).scalar()
                 if known != SCHEMA_FORMAT:
                     raise UnsupportedFormat(
                         f"{self._where} has format '{known}', this version knows '{SCHEMA_FORMAT}': "
                         "use the version that wrote it"
                     )
-                return connection.execute(sa.select(sa.func.count()).select_from(_log)).scalar() == 0
+                return connection.execute(sa.select(_log.c.first).limit(1)).first() is None
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
     def _create(self) -> None:
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
+            self._database.lock_tables(connection)
+            if sa.inspect(connection).get_table_names():
+                return  # another master was faster
             _metadata.create_all(connection)
             connection.execute(_meta.insert(), [{"name": "format", "value": SCHEMA_FORMAT}])
             nobody = {"id": 1, "epoch": 0, "holder": "", "address": "", "beat": 0, "process": ""}
@@ -191,7 +215,7 @@ class OperationLog:
             .values(epoch=won.epoch, holder=won.holder, address=won.address, beat=won.beat, process=won.process)
         )
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 self._database.limit_wait(connection)
                 if connection.execute(statement).rowcount != 1:
                     return None
@@ -214,15 +238,19 @@ class OperationLog:
         self._fenced(epoch, None)
 
     def append(self, batch: Batch) -> None:
-        """Appends a row durably, if its epoch still leads. LogFenced if not; LogFailed if the outcome is unknown."""
+        """Appends a row durably, if its epoch still leads and it follows on the last row.
+
+        LogFenced or LogOutdated if not: then nothing was appended. LogFailed if the outcome is unknown.
+        """
         self._fenced(batch.epoch, batch)
 
     def _fenced(self, epoch: int, batch: Batch | None) -> None:
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 if connection.execute(_FENCE, {"epoch": epoch, "holder": self._node}).rowcount != 1:
                     raise LogFenced(f"epoch {epoch} is over, another master leads")
                 if batch is not None:
+                    self._check_follows(connection, batch)
                     connection.execute(
                         _APPEND,
                         {
@@ -236,6 +264,19 @@ class OperationLog:
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
 
+    def _check_follows(self, connection: sa.Connection, batch: Batch) -> None:
+        row = connection.execute(_LAST).first()
+        after, previous = (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
+        if batch.first != after + 1 or chain(previous, *batch.numbers, batch.payload) != batch.hash:
+            raise self._outdated(batch.first - 1, after)
+
+    def _outdated(self, seen: int, last: int) -> LogOutdated:
+        return LogOutdated(
+            f"the journal {self._where} is not the one that this node has read up to record {seen}: that one is not in "
+            f"it, its last one is {last}. An older copy was restored, or the database failed over to a server that "
+            "lacked the newest commits. Bring the newer one back; or start all masters anew, and what it lacks is lost"
+        )
+
     def resign(self, epoch: int, successor: str = "") -> None:
         """A planned end: the next master need not wait for the lease, nor the node ``successor`` for the others."""
         statement = (
@@ -244,7 +285,7 @@ class OperationLog:
             .values(holder="", address=successor, beat=_leadership.c.beat + 1)
         )
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 connection.execute(statement)
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
@@ -253,31 +294,44 @@ class OperationLog:
         """Rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
 
         Empty if there are none; else the first ones, up to READ_ROWS or READ_BYTES. LogDamaged names the first records
-        that cannot be trusted; LogFailed says that the database cannot be reached.
+        that cannot be trusted, LogOutdated says that the log lacks what was read from it before; LogFailed that the
+        database cannot be reached.
         """
-        batches = self._rows(after)
+        batches = self._rows(after, previous)
         for batch in batches:
             check_chain(batch, after, previous, self._where)
             after, previous = batch.last, batch.hash
         return batches
 
-    def _rows(self, after: int) -> list[Batch]:
+    def _rows(self, after: int, previous: bytes) -> list[Batch]:
         statement = sa.select(_log).where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)
         try:
-            with self._engine.connect().execution_options(stream_results=True) as connection:
+            with self._engine.connect() as connection:
                 rows, size = [], 0
-                for row in connection.execute(statement):
-                    rows.append(row)
+                for row in connection.execution_options(stream_results=True).execute(statement):
+                    rows.append(Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)))
                     size += len(row.payload)
                     if size >= READ_BYTES:
                         break
-        except OperationalError as error:
-            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
+                if after and not (rows and self._follows(rows[0], after, previous)):
+                    self._check_seen(connection, after, previous, bool(rows))
         except SQLAlchemyError as error:
-            raise LogDamaged(
-                f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
-            ) from error
-        return [Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)) for row in rows]
+            failure = f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
+            raise (LogDamaged if self._database.is_damage(error) else LogFailed)(failure) from error
+        return rows
+
+    @staticmethod
+    def _follows(batch: Batch, after: int, previous: bytes) -> bool:
+        return batch.first == after + 1 and chain(previous, *batch.numbers, batch.payload) == batch.hash
+
+    def _check_seen(self, connection: sa.Connection, after: int, previous: bytes, goes_on: bool) -> None:
+        """LogOutdated unless the row that ends with record ``after`` is there, or was trimmed and the log goes on."""
+        seen = connection.execute(_LAST.where(_log.c.first <= after)).first()
+        if seen is None and goes_on:
+            return
+        if seen is None or (seen.last, bytes(seen.hash)) != (after, previous):
+            last = connection.execute(_LAST).first()
+            raise self._outdated(after, last.last if last is not None else 0)
 
 
 __all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain"]

@@ -59,7 +59,7 @@ class MasterProcess:
                 )
                 await self._run_node()
         finally:
-            self._journal.close()
+            await self._journal.close()
         return 0
 
     async def _run_node(self) -> None:
