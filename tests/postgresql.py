@@ -87,8 +87,8 @@ class Server:
         )
         assert done.returncode == 0, f"{program}: {done.stderr.decode()}"
 
-    def start(self) -> None:
-        """Returns when it takes connections."""
+    def start(self) -> int:
+        """Returns when it takes connections: its process id."""
         assert self._process is None
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -108,7 +108,7 @@ class Server:
                 assert time.monotonic() < deadline, f"{error}\n{self.log()}"
                 time.sleep(0.02)
             else:
-                return
+                return self._process.pid
 
     def stop(self, number: int = signal.SIGINT) -> None:
         """SIGINT ends all sessions and stops, SIGQUIT stops as after a power cut."""

@@ -8,7 +8,9 @@ import contextlib
 import os
 import secrets
 import socket
+import sqlite3
 import threading
+import time
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
@@ -90,8 +92,9 @@ class SQLite:
     def _configure(connection: Any, _record: object) -> None:
         """Durable commits, and transactions that we begin ourselves."""
         connection.isolation_level = None
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "trusted_schema = OFF"):
+        for pragma in ("synchronous = FULL", "trusted_schema = OFF"):
             connection.execute(f"PRAGMA {pragma}").close()
+        _use_wal(connection)
 
     @staticmethod
     def _begin(connection: sa.Connection) -> None:
@@ -164,7 +167,7 @@ class PostgreSQL:
                 "options": (
                     f"-c lock_timeout={int(BUSY_SECONDS * 1000)} "
                     f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS * 1000} "
-                    "-c default_transaction_isolation='read committed'"
+                    r"-c default_transaction_isolation=read\ committed"
                 ),
             },
         )
@@ -236,6 +239,20 @@ class PostgreSQL:
         except SQLAlchemyError as error:
             raise LogFailed(f"the leader's sessions could not be ended: {reason(error)}") from error
         return f"{count} of its sessions were ended"
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for a lock here by itself, and masters that begin at once do it at once."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _place(url: sa.URL) -> str:

@@ -128,8 +128,8 @@ def check_chain(batch: Batch, after: int, previous: bytes, where: str) -> None:
 
 def _shown(url: str) -> str:
     """A URL of which nothing is certain, without what may be a password."""
-    kind, separator, rest = url.partition("://")
-    return f"{kind}://...{rest[rest.rfind('@') :]}" if separator and "@" in rest else url.partition("?")[0]
+    kind, separator, rest = url.partition("?")[0].partition("://")
+    return f"{kind}{separator}...{rest[rest.rfind('@') :]}" if "@" in rest else f"{kind}{separator}{rest}"
 
 
 class OperationLog:

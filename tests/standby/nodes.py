@@ -24,21 +24,23 @@ LEASE_SECONDS = 0.5
 class Nodes:
     """Up to ``count`` nodes of one cluster."""
 
-    def __init__(self, directory: Path, count: int = 2) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, journal_url: str, count: int = 2) -> None:
+        self.journal_url = journal_url
         self.secret = secrets.token_bytes(32)
         self.secret_file = directory / "secret"
         self.secret_file.write_text(self.secret.hex())
         self.secret_file.chmod(0o600)
         base = free_port_base(count, 0)
         self.ports = [base + number for number in range(count)]
+        self.journals: dict[int, str] = {}
+        """Other ways to the journal, for single nodes."""
         self.running: dict[int, tuple[MasterProcess, asyncio.Task[int]]] = {}
 
     def config(self, number: int, genesis: bool = False) -> MasterConfig:
         return MasterConfig(
             node=f"node-{number}",
             port=self.ports[number],
-            journal=f"sqlite:///{self.directory / 'journal.sqlite'}",
+            journal=self.journals.get(number, self.journal_url),
             secret_file=self.secret_file,
             genesis=genesis,
             lease_seconds=LEASE_SECONDS,
@@ -84,10 +86,14 @@ class Nodes:
                     await asyncio.sleep(0.02)
 
     async def status(self, number: int) -> msg.Status:
-        async with self.client(number) as peer:
-            status = (await peer.call(msg.ClusterStatus(), 5)).body
-            assert isinstance(status, msg.Status)
-            return status
+        """Asked again if the node drops the connection, as it does when its leadership ends."""
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(AvailabilityError):
+                    async with self.client(number) as peer:
+                        status = (await peer.call(msg.ClusterStatus(), 5)).body
+                        assert isinstance(status, msg.Status)
+                        return status
 
     async def until_leading(self, number: int, seconds: float = 10.0) -> msg.Status:
         async with asyncio.timeout(seconds):
@@ -97,8 +103,8 @@ class Nodes:
 
 
 @contextlib.asynccontextmanager
-async def nodes(directory: Path, count: int = 2) -> AsyncIterator[Nodes]:
-    made = Nodes(directory, count)
+async def nodes(directory: Path, journal_url: str, count: int = 2) -> AsyncIterator[Nodes]:
+    made = Nodes(directory, journal_url, count)
     try:
         yield made
     finally:
