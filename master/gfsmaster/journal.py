@@ -57,9 +57,8 @@ class ThreadedJournal:
     that keeps the process from ending.
     """
 
-    def __init__(self, log: OperationLog, call_seconds: float = CALL_SECONDS) -> None:
+    def __init__(self, log: OperationLog) -> None:
         self.log = log
-        self._call_seconds = call_seconds
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="journal", daemon=True).start()
 
@@ -77,7 +76,7 @@ class ThreadedJournal:
         self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
     ) -> _Result:
         """Calls a method of the log in its thread. LogFailed if it does not end in time."""
-        return await self._call(lambda: function(*arguments, **named), self._call_seconds)
+        return await self._call(lambda: function(*arguments, **named), CALL_SECONDS)
 
     async def _call(self, function: Callable[[], _Result], seconds: float) -> _Result:
         future: Future[_Result] = Future()
@@ -89,9 +88,10 @@ class ThreadedJournal:
                 if waiting.done():
                     return waiting.result()
                 self.log.interrupt()
-            raise LogFailed(f"the journal has not answered within {seconds:.0f} s")
+            raise LogFailed(f"the journal has not answered within {seconds:.3g} s")
         finally:
-            waiting.cancel()  # if the thread has not come to it, it never does
+            future.cancel()  # at once: what the thread has not come to by now it never does
+            waiting.cancel()
 
     async def close(self) -> None:
         """Ends the call that is running, if it does not end soon by itself."""
