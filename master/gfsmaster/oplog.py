@@ -304,21 +304,34 @@ class OperationLog:
         return batches
 
     def _rows(self, after: int, previous: bytes) -> list[Batch]:
-        statement = sa.select(_log).where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)
         try:
             with self._engine.connect() as connection:
-                rows, size = [], 0
-                for row in connection.execution_options(stream_results=True).execute(statement):
-                    rows.append(Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)))
-                    size += len(row.payload)
-                    if size >= READ_BYTES:
-                        break
+                last = self._last_within_bounds(connection, after)
+                statement = sa.select(_log).where(_log.c.first > after, _log.c.first <= last).order_by(_log.c.first)
+                rows = [
+                    Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload))
+                    for row in (connection.execute(statement) if last else ())
+                ]
                 if after and not (rows and self._follows(rows[0], after, previous)):
                     self._check_seen(connection, after, previous, bool(rows))
         except SQLAlchemyError as error:
             failure = f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
             raise (LogDamaged if self._database.is_damage(error) else LogFailed)(failure) from error
         return rows
+
+    @staticmethod
+    def _last_within_bounds(connection: sa.Connection, after: int) -> int:
+        """The first record of the last row that one answer has room for; 0 if there is none.
+
+        Sizes are asked for before the rows: a cursor in the server would do as well, and not survive its connection.
+        """
+        sizes = sa.select(_log.c.first, sa.func.length(_log.c.payload).label("size"))
+        last = total = 0
+        for row in connection.execute(sizes.where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)):
+            if total >= READ_BYTES:
+                break
+            last, total = row.first, total + row.size
+        return last
 
     @staticmethod
     def _follows(batch: Batch, after: int, previous: bytes) -> bool:

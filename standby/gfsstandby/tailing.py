@@ -14,7 +14,7 @@ from gfsmaster.oplog import Batch, Leadership
 from gfsprotocol import messages as msg
 from gfsprotocol import rpc
 from gfsprotocol.channel import REFUSED, Channel, Clock
-from gfsprotocol.errors import AvailabilityError, ConnectionLost, NotLeader, RemoteProtocolError, WireError
+from gfsprotocol.errors import AvailabilityError, ConnectionLost, LogFailed, NotLeader, RemoteProtocolError, WireError
 from gfsstandby.follower import Follower
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,9 @@ class Tailing:
             if not isinstance(error, NotLeader):
                 # Gone, or only its connection? The next try tells, and an answer in the row of the log does.
                 self._changed.set()
+        except LogFailed as error:
+            # The election's task reads as well, and warns; here it is tried again with the next connection.
+            log.info("%s could not read what the leader has not pushed: %s", self._node, error)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gfsmaster import journal
+from gfsmaster import journal, tailers
 from gfsprotocol import messages as msg
 from gfsprotocol import rpc
 from gfsprotocol.errors import AvailabilityError, LogOutdated
@@ -274,3 +274,29 @@ async def test_nodes_that_know_more_than_the_log_stop_and_say_so(tmp_path: Path,
         # Started anew they take the older log for what it is.
         cluster.start(0)
         assert (await cluster.until_leading(0)).inodes < 7
+
+
+async def test_a_standby_outlives_connections_that_are_cut_again_and_again(
+    tmp_path: Path,
+    postgresql: Server,
+    database: str,
+    proxy: Proxy,
+    expected_logs: ExpectedLogs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it was reading the log: here it gets nothing pushed, so that it reads at each change."""
+    monkeypatch.setattr(tailers, "KEPT_BYTES_MAX", 0)
+    expected_logs("node-1 waits for the journal")
+    async with nodes(tmp_path, postgresql.url(database)) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        cluster.journals[1] = postgresql.url(database, proxy.port)
+        cluster.start(1)
+        await in_step(cluster, 0, 1)
+        async with cluster.client(0, CLIENT) as client:
+            for number in range(1, 100):
+                await client.call(msg.Mkdir(b"/%d" % number), 5, (), msg.Call(number, number))
+                if number % 3 == 0:
+                    proxy.cut()
+        assert not cluster.running[1][1].done()
+        await in_step(cluster, 0, 1)
