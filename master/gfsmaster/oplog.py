@@ -187,6 +187,16 @@ class OperationLog:
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
+    def holds_records(self) -> bool:
+        """Whether a cluster has begun in this database. LogFailed if it cannot be read."""
+        try:
+            if not sa.inspect(self._engine).has_table("log"):
+                return False
+            with self._engine.connect() as connection:
+                return connection.execute(_LAST).first() is not None
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
+
     def _create(self) -> None:
         with self._transaction() as connection:
             self._database.lock_tables(connection)
