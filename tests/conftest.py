@@ -1,6 +1,7 @@
 """What holds for every test: no unexpected warning in the logs, and nothing left behind."""
 
 import logging
+import os
 import re
 import threading
 import time
@@ -11,6 +12,7 @@ import hypothesis
 import psutil
 import pytest
 
+from tests import postgresql as postgresql_server
 from tests.cluster.harness import Cluster
 
 SLOW_SECONDS = 0.25
@@ -74,11 +76,20 @@ def _threads() -> set[str]:
     return {f"thread {thread.name}" for thread in threading.enumerate() if thread.is_alive() and not thread.daemon}
 
 
+_for_all_tests: set[int] = set()
+"""Children of this process that outlive a test, with their own children."""
+
+
 def _processes() -> set[str]:
     found = set()
-    for child in psutil.Process().children(recursive=True):
+    children = psutil.Process().children()
+    while children:
+        child = children.pop()
         try:
             command = " ".join(child.cmdline()[:6])
+            if child.pid in _for_all_tests:
+                continue
+            children += child.children()
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue
         if "multiprocessing.resource_tracker" not in command:  # lives as long as this process, by design
@@ -124,6 +135,58 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"tests over {SLOW_SECONDS} s without the mark 'slow'")
         for duration, name in sorted(_unmarked_slow, reverse=True)[:20]:
             terminalreporter.write_line(f"{duration:6.2f} s  {name}")
+
+
+# --------------------------------------------------------------------------------------------------------- databases
+
+
+def _programs() -> Path:
+    programs = postgresql_server.find_programs()
+    if programs is not None:
+        return programs
+    reason = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
+    if os.environ.get(postgresql_server.REQUIRED):
+        pytest.fail(f"{reason}, and {postgresql_server.REQUIRED} is set", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgresql_server.Server]:
+    """A database server for all tests; each makes a database of its own in it."""
+    server = postgresql_server.Server(_programs())
+    try:
+        server.create()
+        _for_all_tests.add(server.start())
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def own_postgresql() -> Iterator[Callable[[], postgresql_server.Server]]:
+    """A factory of database servers that a test may stop, kill and copy; they are neither filled nor started."""
+    servers: list[postgresql_server.Server] = []
+
+    def make() -> postgresql_server.Server:
+        servers.append(postgresql_server.Server(_programs()))
+        return servers[-1]
+
+    try:
+        yield make
+    finally:
+        for server in servers:
+            server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of an empty database for an operation log, of each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'journal.sqlite'}"
+        return
+    server: postgresql_server.Server = request.getfixturevalue("postgresql")
+    with server.database() as name:
+        yield server.url(name)
 
 
 # ----------------------------------------------------------------------------------------------------- real clusters

@@ -6,7 +6,7 @@
     D/secret               the cluster's secret, hexadecimal, for the owner only
     D/client.toml          what clients need: the masters and the clients' key
     D/config/NAME.toml     one process's settings; yours to edit
-    D/journal.sqlite       the operation log, shared by the masters
+    D/journal.sqlite       the operation log, shared by the masters, if it is not in PostgreSQL
     D/chunkserver-N/disk-1 a chunk server's data directory
     D/logs/NAME.log        what the processes say
     D/run/NAME.json        what runs: process id and start time
@@ -139,7 +139,7 @@ def _master_settings(layout: Layout, shape: Shape, index: int) -> dict[str, Any]
         "host": shape.host,
         "port": shape.master_port(index),
         "masters": shape.master_addresses,
-        "journal": f"sqlite:///{layout.directory / 'journal.sqlite'}",
+        "journal": shape.journal or f"sqlite:///{layout.directory / 'journal.sqlite'}",
         "secret_file": str(layout.secret_file),
         "replication": shape.replication,
         "min_replicas": min(2, shape.replication),

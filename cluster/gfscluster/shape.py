@@ -21,6 +21,8 @@ class Shape:
     port_base: int
     replication: int
     host: str = "127.0.0.1"
+    journal: str = ""
+    """The address of the operation log's database; empty for SQLite in the cluster's directory."""
     begun: bool = False
     """Whether the cluster's log has been started; only before that may an empty log be begun."""
 

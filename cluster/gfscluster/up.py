@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -41,6 +41,12 @@ WATCH_SECONDS: Final = 0.5
 @click.option("--chunkservers", type=int, help="Chunk servers.  [default: 3]")
 @click.option("--port-base", type=int, help="Masters listen here and up, chunk servers 100 higher.  [default: 9400]")
 @click.option("--replication", type=int, help="Copies of each chunk.  [default: 3, or as many as there are servers]")
+@click.option(
+    "--journal",
+    envvar="GFS_JOURNAL",
+    help="The operation log's database: postgresql+psycopg://user:password@host/database, empty the first time; also "
+    "in $GFS_JOURNAL, which no list of processes shows.  [default: SQLite in the directory]",
+)
 @click.option("--detach", is_flag=True, help='Return when the cluster is ready; "gfs down" ends it.')
 @click.option("--ready-seconds", type=float, default=60.0, show_default=True, help="How long it may take to be ready.")
 def command(
@@ -49,14 +55,15 @@ def command(
     chunkservers: int | None,
     port_base: int | None,
     replication: int | None,
+    journal: str | None,
     detach: bool,
     ready_seconds: float,
 ) -> int:
     """Starts a cluster on this host, and stops it on Ctrl-C.
 
-    The first time it makes the directory; later it starts what is in there, so --masters, --chunkservers, --port-base
-    and --replication are needed the first time only. A process that dies is reported and not started again: see
-    "gfs start".
+    The first time it makes the directory; later it starts what is in there, so --masters, --chunkservers, --port-base,
+    --replication and --journal are needed the first time only. A process that dies is reported and not started again:
+    see "gfs start".
     """
     place = Layout(directory.absolute())
     wanted = {
@@ -64,6 +71,7 @@ def command(
         "chunkservers": chunkservers,
         "port_base": port_base,
         "replication": replication,
+        "journal": journal,
     }
     shape = _shape(place, {name: value for name, value in wanted.items() if value is not None})
     stop = _stop_on_signals()
@@ -71,6 +79,7 @@ def command(
         _refuse_if_running(place)
         startup.check_ports(shape)
         if not place.exists():
+            _check_journal(shape)
             layout.create(place, shape)
         children = startup.start_all(place, shape, ready_seconds, stop)
         if children is None:
@@ -84,7 +93,7 @@ def command(
     return _watch(place, stop)
 
 
-def _shape(place: Layout, wanted: dict[str, int]) -> Shape:
+def _shape(place: Layout, wanted: dict[str, Any]) -> Shape:
     """What is stored, or what is wanted; ConfigurationError where they contradict."""
     if not place.exists():
         chunkservers = wanted.get("chunkservers", CHUNKSERVERS_DEFAULT)
@@ -93,16 +102,37 @@ def _shape(place: Layout, wanted: dict[str, int]) -> Shape:
             chunkservers=chunkservers,
             port_base=wanted.get("port_base", PORT_BASE_DEFAULT),
             replication=wanted.get("replication", min(REPLICATION_DEFAULT, chunkservers)),
+            journal=wanted.get("journal", ""),
         )
         shape.check()
         return shape
     shape = layout.read_shape(place)
     for name, value in wanted.items():
         stored = getattr(shape, name)
+        if value != stored and name == "journal":
+            # Not shown: both may have a password in them.
+            raise ConfigurationError(
+                f"--journal: the cluster in {place.directory} was made with another one; leave it out, or edit "
+                "cluster.toml and the masters' files in config/ there"
+            )
         if value != stored:
             flag = "--" + name.replace("_", "-")
             raise ConfigurationError(f"{flag} {value}: the cluster in {place.directory} was made with {stored}")
     return shape
+
+
+def _check_journal(shape: Shape) -> None:
+    """ConfigurationError if the database cannot become a new cluster's journal; LogFailed if it cannot be reached."""
+    if not shape.journal:
+        return
+    from gfsmaster.oplog import OperationLog
+
+    log = OperationLog(shape.journal, "")
+    try:
+        if log.holds_records():
+            raise ConfigurationError("--journal: the database holds a log already; a new cluster needs an empty one")
+    finally:
+        log.close()
 
 
 @contextmanager

@@ -24,7 +24,10 @@ class MasterConfig(Settings):
     masters: list[str] = Field(
         default_factory=list, description="host:port of all master nodes; empty means that this is the only one."
     )
-    journal: str = Field(description="The operation log's database, as SQLAlchemy writes it: sqlite:////path/to/file.")
+    journal: str = Field(
+        description="The operation log's database, as SQLAlchemy writes it: sqlite:////path/to/file, or "
+        "postgresql+psycopg://user:password@host/database."
+    )
     secret_file: Path = Field(description="The cluster's secret, hexadecimal; chunk servers need the same.")
     genesis: bool = Field(False, description="Begin a new cluster if the log is empty; else an empty log is refused.")
     lease_seconds: float = Field(

@@ -4,8 +4,14 @@ Both must say "committed" only when it is on stable storage, and give up waiting
 stopped in the middle of a commit still holds it.
 """
 
+import contextlib
+import os
 import secrets
 import shutil
+import socket
+import sqlite3
+import threading
+import time
 import urllib.parse
 from enum import Enum
 from pathlib import Path
@@ -15,14 +21,19 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from gfsmaster import processes
-from gfsprotocol.errors import LogFailed
+from gfsprotocol.errors import ConfigurationError, LogFailed
 
-CONNECT_SECONDS: Final = 5
+CONNECT_SECONDS: Final = 3
+"""To one of PostgreSQL's servers."""
 BUSY_SECONDS: Final = 5.0
 """How long an append waits for another one's lock."""
 CAMPAIGN_SECONDS: Final = 0.3
 """How long a candidate waits for it."""
 IDLE_TRANSACTION_SECONDS: Final = 10
+END_SECONDS: Final = 2
+"""How long PostgreSQL may take to end a session."""
+_PREPARING: Final = 0x676673
+"""The key of the advisory lock in PostgreSQL under which tables are made."""
 BACKGROUND_WAL_PAGES: Final = 200
 
 
@@ -45,27 +56,48 @@ class Database(Protocol):
     identity: str
     """What the leadership row says of this process, so that others can end what it leaves behind."""
 
+    where: str
+    """The database, for people: without a password."""
+
     def adopt(self) -> None:
         """Settings that stay in a database which is ours; called before the first write, never for a stranger's."""
 
     def free_bytes(self) -> int | None:
         """How much room there is where the database lies; None if that cannot be told from here."""
 
+    def check(self, connection: sa.Connection) -> None:
+        """ConfigurationError if what is committed here would not be durable."""
+
+    def lock_tables(self, connection: sa.Connection) -> None:
+        """At the start of a transaction: no one else makes tables until its end."""
+
     def limit_wait(self, connection: sa.Connection) -> None:
         """In this transaction, gives up waiting for a lock after CAMPAIGN_SECONDS."""
 
+    def confirm(self, connection: sa.Connection) -> None:
+        """After a commit: LogFailed if it may not be as durable as it has to be."""
+
     def is_locked(self, error: SQLAlchemyError) -> bool:
         """Whether an operation failed because it would have waited longer for a lock."""
+
+    def is_damage(self, error: SQLAlchemyError) -> bool:
+        """Whether an operation failed because of what is stored, and not for a reason that may pass."""
+
+    def interrupt(self) -> None:
+        """From any thread: lets the calls that wait for the database fail, as far as that is possible."""
 
     def end(self, identity: str) -> str:
         """Ends what a leader that has stopped holds; what was done, for people."""
 
 
 def open_database(url: sa.URL, access: Access = Access.LOG) -> Database:
-    """ImportError or SQLAlchemyError if it cannot be used."""
-    if url.get_backend_name() == "sqlite":
+    """ImportError, ValueError or SQLAlchemyError if it cannot be used; ConfigurationError says why not."""
+    kind = url.get_backend_name()
+    if kind == "sqlite":
         return SQLite(url, access)
-    return PostgreSQL(url, access)
+    if kind == "postgresql":
+        return PostgreSQL(url, access)
+    raise ConfigurationError(f"the journal can be in SQLite or in PostgreSQL, not in '{kind}'")
 
 
 class SQLite:
@@ -73,6 +105,7 @@ class SQLite:
 
     def __init__(self, url: sa.URL, access: Access) -> None:
         self.identity = processes.own_identity()
+        self.where = url.database or "a database in memory"
         self._file = Path(url.database or "")
         self._access = access
         # In WAL mode, all locks are on parts of this file.
@@ -103,7 +136,7 @@ class SQLite:
     def adopt(self) -> None:
         with self.engine.connect() as connection:
             driver: Any = connection.connection.driver_connection
-            driver.execute("PRAGMA journal_mode = WAL").close()
+            _use_wal(driver)
 
     def free_bytes(self) -> int | None:
         try:
@@ -116,6 +149,13 @@ class SQLite:
         # Deferred: readers take no lock that a writer waits for, and our writing transactions write first of all, so
         # none has to turn a read lock into a write lock.
         connection.exec_driver_sql("BEGIN")
+
+    def check(self, connection: sa.Connection) -> None:
+        """Nothing to check: each connection sets it."""
+
+    def lock_tables(self, connection: sa.Connection) -> None:
+        # Changes nothing, but is a write: who reads first cannot be sure to get the lock later.
+        connection.exec_driver_sql("PRAGMA user_version = 0")
 
     def limit_wait(self, connection: sa.Connection) -> None:
         driver: Any = connection.connection.driver_connection
@@ -131,6 +171,16 @@ class SQLite:
         cause = error.orig if isinstance(error, DBAPIError) else None
         return str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
 
+    def is_damage(self, error: SQLAlchemyError) -> bool:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        return str(getattr(cause, "sqlite_errorname", "")).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
+
+    def confirm(self, connection: sa.Connection) -> None:
+        """Nothing to ask: it has waited for the disk."""
+
+    def interrupt(self) -> None:
+        """Nothing can be done about a disk that does not answer; all other waiting has its limit."""
+
     def end(self, identity: str) -> str:
         """By SIGKILL: its lock goes with it, and so does its half of a transaction.
 
@@ -143,30 +193,87 @@ class SQLite:
 
 
 class PostgreSQL:
-    """A server that all masters reach."""
+    """A server that all masters reach.
+
+    A connection that was lost while it was idle makes one call fail and no more: the pool opens all its connections
+    anew then. To ask each one before it is used would cost every commit a round trip.
+    """
 
     def __init__(self, url: sa.URL, access: Access) -> None:
         self.identity = f"gfs-master-{secrets.token_hex(8)}"
+        self.where = _place(url)
+        self._access = access
+        self._lock = threading.Lock()
+        self._sessions: set[Any] = set()
+        """The driver's connections, under the lock."""
         self.engine = sa.create_engine(
-            url,
+            url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url,
             pool_size=2,
             max_overflow=2,
+            pool_timeout=CONNECT_SECONDS,
+            hide_parameters=True,
             connect_args={
                 "application_name": self.identity,
                 "connect_timeout": CONNECT_SECONDS,
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,
                 "keepalives_count": 3,
-                "tcp_user_timeout": 10_000,
+                "target_session_attrs": url.query.get("target_session_attrs", "read-write"),
                 "options": (
                     f"-c lock_timeout={int(BUSY_SECONDS * 1000)} "
                     f"-c idle_in_transaction_session_timeout={IDLE_TRANSACTION_SECONDS * 1000} "
-                    "-c default_transaction_isolation='read committed'"
+                    r"-c default_transaction_isolation=read\ committed"
                     + (" -c default_transaction_read_only=on" if access is Access.READ else "")
                     + (" -c synchronous_commit=off" if access is Access.BACKGROUND else "")
                 ),
             },
         )
+        sa.event.listen(self.engine, "connect", self._connected)
+        sa.event.listen(self.engine, "close", self._closed)
+
+    def _connected(self, session: Any, record: Any) -> None:
+        def notice(diagnostic: Any) -> None:
+            if diagnostic.severity_nonlocalized == "WARNING":
+                record.info["warning"] = diagnostic.message_primary
+
+        session.add_notice_handler(notice)
+        session.autocommit = True
+        if self._access is not Access.BACKGROUND and session.execute("SHOW synchronous_commit").fetchone()[0] == "off":
+            session.execute("SET synchronous_commit = on")
+        session.autocommit = False
+        with self._lock:
+            self._sessions.add(session)
+
+    def _closed(self, session: Any, _record: object) -> None:
+        with self._lock:
+            self._sessions.discard(session)
+
+    def check(self, connection: sa.Connection) -> None:
+        for name in ("fsync", "full_page_writes"):
+            if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off":
+                raise ConfigurationError(
+                    f"the database server of {self.where} runs with {name} = off: it would lose what was acknowledged"
+                )
+
+    def lock_tables(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PREPARING})")
+
+    def confirm(self, connection: sa.Connection) -> None:
+        """When someone cancels its wait for a synchronous replica the server says "committed", and warns."""
+        warning = connection.info.pop("warning", "")
+        if warning:
+            raise LogFailed(f"the server of the journal {self.where} has warned of a commit: {warning}")
+
+    def is_damage(self, error: SQLAlchemyError) -> bool:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        return str(getattr(cause, "sqlstate", "")).startswith("XX")
+
+    def interrupt(self) -> None:
+        with self._lock:
+            for session in self._sessions:
+                if not session.closed:
+                    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(session.fileno())) as duplicate:
+                        duplicate.shutdown(socket.SHUT_RDWR)
 
     def adopt(self) -> None:
         """Nothing: its commits are durable as the server is set up."""
@@ -184,17 +291,39 @@ class PostgreSQL:
     def end(self, identity: str) -> str:
         """By ending its sessions in the server, which rolls its transaction back."""
         statement = sa.text(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            "WHERE application_name = :name AND pid <> pg_backend_pid()"
+            "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, :milliseconds)) "
+            "FROM pg_stat_activity WHERE application_name = :name AND pid <> pg_backend_pid()"
         )
         if not identity:
             return "it has not said which sessions are its own"
         try:
             with self.engine.begin() as connection:
-                count = connection.execute(statement, {"name": identity}).scalar()
+                count = connection.execute(statement, {"name": identity, "milliseconds": END_SECONDS * 1000}).scalar()
         except SQLAlchemyError as error:
             raise LogFailed(f"the leader's sessions could not be ended: {reason(error)}") from error
         return f"{count} of its sessions were ended"
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait for a lock here by itself, and masters that begin at once do it at once."""
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.OperationalError as error:
+            if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _place(url: sa.URL) -> str:
+    """``host:port/database``, or all hosts if there are several."""
+    hosts = url.query.get("host", ())
+    host = hosts if isinstance(hosts, str) else ",".join(hosts)
+    port = f":{url.port}" if url.port else ""
+    return f"{host or (url.host or 'localhost') + port}/{url.database or ''}"
 
 
 def reason(error: BaseException) -> str:

@@ -5,12 +5,24 @@
 """
 
 import asyncio
+import contextlib
+import queue
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, Protocol, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from gfsmaster.checkpoints import Restored
 from gfsmaster.oplog import Batch, Leadership, OperationLog
+from gfsprotocol.errors import LogFailed
+
+CALL_SECONDS: Final = 6.0
+"""How long a call may take, from being asked for: longer than the database waits for locks, to hear its own reason."""
+INTERRUPTED_SECONDS: Final = 1.0
+"""How long a call may take to end when its connections were shut."""
+CLOSE_SECONDS: Final = 1.0
+RESTORE_SECONDS: Final = 600.0
+"""How long it may take to read a checkpoint, which is many calls of the database; no one waits for who starts."""
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -42,25 +54,60 @@ class Journal(Protocol):
 
 
 class ThreadedJournal:
-    """An operation log behind a thread of its own."""
+    """An operation log behind a thread of its own. No call but :meth:`restore` takes longer than CALL_SECONDS
+    + INTERRUPTED_SECONDS.
+
+    A database that is silent (a host without power, a partition) resets no connection, so a call may wait for ever.
+    After CALL_SECONDS the connections are shut from here, and the call fails; what it would have changed is unknown.
+    A disk that hangs cannot be shut: the call fails here, and those after it, until the thread is back; they are made
+    in order, so a log is never read before it is settled what became of a write. The thread is a daemon, so not even
+    that keeps the process from ending.
+    """
 
     def __init__(self, log: OperationLog) -> None:
         self.log = log
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="journal", daemon=True).start()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, function = call
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except BaseException as error:  # noqa: BLE001 - it is for who waits
+                    future.set_exception(error)
+            del call, future, function
 
     async def run(
         self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
     ) -> _Result:
-        """Calls a method of the log in its thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **named))
+        """Calls a method of the log in its thread. LogFailed if it does not end in time."""
+        return await self._call(lambda: function(*arguments, **named), CALL_SECONDS)
 
-    def close(self) -> None:
-        """Waits for the call that is running, if there is one."""
-        self._executor.shutdown()
-        self.log.close()
+    async def _call(self, function: Callable[[], _Result], seconds: float) -> _Result:
+        future: Future[_Result] = Future()
+        self._calls.put((future, function))
+        waiting = asyncio.wrap_future(future)
+        try:
+            for patience in (seconds, INTERRUPTED_SECONDS):
+                await asyncio.wait({waiting}, timeout=patience)
+                if waiting.done():
+                    return waiting.result()
+                self.log.interrupt()
+            raise LogFailed(f"the journal has not answered within {seconds:.3g} s")
+        finally:
+            future.cancel()  # at once: what the thread has not come to by now it never does
+            waiting.cancel()
+
+    async def close(self) -> None:
+        """Ends the call that is running, if it does not end soon by itself."""
+        with contextlib.suppress(LogFailed):
+            await self._call(self.log.close, CLOSE_SECONDS)
+        self._calls.put(None)
 
     async def restore(self, after: int) -> Restored | None:
-        return await self.run(self.log.restore, after)
+        return await self._call(lambda: self.log.restore(after), RESTORE_SECONDS)
 
     async def leadership(self) -> Leadership:
         return await self.run(self.log.leadership)

@@ -12,18 +12,23 @@ payload, so a changed, missing or swapped row is found where it stands. The tran
 ``leadership WHERE epoch = mine``: no row, no append. That is the fence: an old leader cannot commit, however late it
 wakes up (HDFS fences its journal nodes by epoch in the same way).
 
+The same transaction checks the new row against the last one in the database. So a leader whose database was replaced by
+an older copy (restored, or failed over to a server that had not got everything) adds nothing to it.
+
 Everything here blocks; callers use a thread. Any failure of an append but the fence means that the outcome is unknown,
 and the process that asked must stop leading (``LogFailed``); it is never tried again on a log that may have lied.
 """
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 import sqlalchemy as sa
 from blake3 import blake3
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from gfsmaster.checkpoints import CheckpointStore, Restored
 from gfsmaster.databases import Access, open_database, reason
@@ -40,6 +45,7 @@ from gfsprotocol.errors import (
     LogFailed,
     LogFenced,
     LogLocked,
+    LogOutdated,
     UnsupportedFormat,
 )
 
@@ -49,6 +55,7 @@ READ_ROWS: Final = 1024
 READ_BYTES: Final = 4 << 20
 
 _FENCE = sa.text("UPDATE leadership SET beat = beat + 1 WHERE id = 1 AND epoch = :epoch AND holder = :holder")
+_LAST = sa.select(_log.c.last, _log.c.hash).order_by(_log.c.first.desc()).limit(1)
 _APPEND = sa.text(
     "INSERT INTO log (first, last, epoch, hash, payload) VALUES (:first, :last, :epoch, :hash, :payload)"
 ).bindparams(sa.bindparam("hash", type_=sa.LargeBinary), sa.bindparam("payload", type_=sa.LargeBinary))
@@ -63,6 +70,11 @@ class Batch:
     epoch: int
     hash: bytes
     payload: bytes
+
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """What its hash covers besides the payload."""
+        return self.first, self.last, self.epoch
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,11 +118,9 @@ def decode_batch(batch: Batch) -> list[Record]:
 
 
 def _shown(url: str) -> str:
-    """A URL without its password, if it can be told which part that is."""
-    try:
-        return sa.make_url(url).render_as_string(hide_password=True)
-    except SQLAlchemyError:
-        return url
+    """A URL of which nothing is certain, without what may be a password."""
+    kind, separator, rest = url.partition("?")[0].partition("://")
+    return f"{kind}{separator}...{rest[rest.rfind('@') :]}" if "@" in rest else f"{kind}{separator}{rest}"
 
 
 class OperationLog:
@@ -120,22 +130,32 @@ class OperationLog:
         """``url`` as SQLAlchemy has it. ConfigurationError if it cannot be used."""
         self._node = node
         try:
-            parsed = sa.make_url(url)
-            self._database = open_database(parsed, access)
-        except (SQLAlchemyError, ImportError) as error:
-            raise ConfigurationError(f"the journal '{_shown(url)}' cannot be used: {reason(error)}") from error
+            self._database = open_database(sa.make_url(url), access)
+        except (SQLAlchemyError, ImportError, ValueError) as error:
+            raise ConfigurationError(f"the journal '{_shown(url)}' cannot be used: {reason(error)}") from None
         self._engine = self._database.engine
-        self._where = parsed.database or url
+        self._where = self._database.where
         self.checkpoints = CheckpointStore(self._database, self._where)
 
     def close(self) -> None:
         self._engine.dispose()
 
+    def interrupt(self) -> None:
+        """From any thread: lets calls that wait for the database fail, where that is possible."""
+        self._database.interrupt()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with self._engine.connect() as connection:
+            with connection.begin():
+                yield connection
+            self._database.confirm(connection)
+
     def prepare(self, genesis: bool) -> bool:
         """Creates the tables if there are none and ``genesis`` allows it. Returns whether the log is empty.
 
         ForeignStore if the database is not a log of ours, UnsupportedFormat if it is newer, LogFailed if it cannot be
-        read or written.
+        read or written, ConfigurationError if it would not keep what it promises.
         """
         try:
             tables = set(sa.inspect(self._engine).get_table_names())
@@ -149,9 +169,25 @@ class OperationLog:
                 self._check_ours(tables)
                 self._database.adopt()
                 if not set(_metadata.tables) <= tables:
-                    with self._engine.begin() as connection:
-                        _metadata.create_all(connection)
+                    self._create_missing()
+            with self._engine.connect() as connection:
+                self._database.check(connection)
             return not self.first()
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
+
+    def _create_missing(self) -> None:
+        with self._transaction() as connection:
+            self._database.lock_tables(connection)
+            _metadata.create_all(connection)
+
+    def holds_records(self) -> bool:
+        """Whether a cluster has begun in this database. LogFailed if it cannot be read."""
+        try:
+            if not sa.inspect(self._engine).has_table("log"):
+                return False
+            with self._engine.connect() as connection:
+                return connection.execute(_LAST).first() is not None
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
@@ -177,7 +213,10 @@ class OperationLog:
 
     def _create(self) -> None:
         self._database.adopt()
-        with self._engine.begin() as connection:
+        with self._transaction() as connection:
+            self._database.lock_tables(connection)
+            if sa.inspect(connection).get_table_names():
+                return  # another master was faster
             _metadata.create_all(connection)
             connection.execute(_meta.insert(), [{"name": "format", "value": SCHEMA_FORMAT}])
             nobody = {"id": 1, "epoch": 0, "holder": "", "address": "", "beat": 0, "process": ""}
@@ -235,7 +274,7 @@ class OperationLog:
             .values(epoch=won.epoch, holder=won.holder, address=won.address, beat=won.beat, process=won.process)
         )
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 self._database.limit_wait(connection)
                 if connection.execute(statement).rowcount != 1:
                     return None
@@ -258,15 +297,19 @@ class OperationLog:
         self._fenced(epoch, None)
 
     def append(self, batch: Batch) -> None:
-        """Appends a row durably, if its epoch still leads. LogFenced if not; LogFailed if the outcome is unknown."""
+        """Appends a row durably, if its epoch still leads and it follows on the last row.
+
+        LogFenced or LogOutdated if not: then nothing was appended. LogFailed if the outcome is unknown.
+        """
         self._fenced(batch.epoch, batch)
 
     def _fenced(self, epoch: int, batch: Batch | None) -> None:
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 if connection.execute(_FENCE, {"epoch": epoch, "holder": self._node}).rowcount != 1:
                     raise LogFenced(f"epoch {epoch} is over, another master leads")
                 if batch is not None:
+                    self._check_follows(connection, batch)
                     connection.execute(
                         _APPEND,
                         {
@@ -280,6 +323,19 @@ class OperationLog:
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
 
+    def _check_follows(self, connection: sa.Connection, batch: Batch) -> None:
+        row = connection.execute(_LAST).first()
+        after, previous = (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
+        if batch.first != after + 1 or chain(previous, *batch.numbers, batch.payload) != batch.hash:
+            raise self._outdated(batch.first - 1, after)
+
+    def _outdated(self, seen: int, last: int) -> LogOutdated:
+        return LogOutdated(
+            f"the journal {self._where} is not the one that this node has read up to record {seen}: that one is not in "
+            f"it, its last one is {last}. An older copy was restored, or the database failed over to a server that "
+            "lacked the newest commits. Bring the newer one back; or start all masters anew, and what it lacks is lost"
+        )
+
     def resign(self, epoch: int, successor: str = "") -> None:
         """A planned end: the next master need not wait for the lease, nor the node ``successor`` for the others."""
         statement = (
@@ -288,7 +344,7 @@ class OperationLog:
             .values(holder="", address=successor, beat=_leadership.c.beat + 1)
         )
         try:
-            with self._engine.begin() as connection:
+            with self._transaction() as connection:
                 connection.execute(statement)
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
@@ -297,10 +353,10 @@ class OperationLog:
         """Rows whose records follow ``after``, checked against the chain that ends with hash ``previous``.
 
         Empty if there are none; else the first ones, up to READ_ROWS or READ_BYTES. LogDamaged names the first records
-        that cannot be trusted; LogFailed says that the database cannot be reached. Without ``previous`` the first row
-        is taken as it is.
+        that cannot be trusted, LogOutdated says that the log lacks what was read from it before; LogFailed that the
+        database cannot be reached. Without ``previous`` the first row is taken as it is.
         """
-        batches = self._rows(after)
+        batches = self._rows(after, previous)
         for batch in batches:
             if previous is None:
                 after, previous = batch.last, batch.hash
@@ -311,31 +367,55 @@ class OperationLog:
 
     def tail(self) -> tuple[int, bytes]:
         """The last record and the hash of its row: where :meth:`read` goes on. LogFailed if it cannot be reached."""
-        statement = sa.select(_log.c.last, _log.c.hash).order_by(_log.c.first.desc()).limit(1)
         try:
             with self._engine.connect() as connection:
-                row = connection.execute(statement).one_or_none()
+                row = connection.execute(_LAST).one_or_none()
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
         return (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
 
-    def _rows(self, after: int) -> list[Batch]:
-        statement = sa.select(_log).where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)
+    def _rows(self, after: int, previous: bytes | None) -> list[Batch]:
         try:
-            with self._engine.connect().execution_options(stream_results=True) as connection:
-                rows, size = [], 0
-                for row in connection.execute(statement):
-                    rows.append(row)
-                    size += len(row.payload)
-                    if size >= READ_BYTES:
-                        break
-        except OperationalError as error:
-            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
+            with self._engine.connect() as connection:
+                last = self._last_within_bounds(connection, after)
+                statement = sa.select(_log).where(_log.c.first > after, _log.c.first <= last).order_by(_log.c.first)
+                rows = [
+                    Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload))
+                    for row in (connection.execute(statement) if last else ())
+                ]
+                if after and previous is not None and not (rows and self._follows(rows[0], after, previous)):
+                    self._check_seen(connection, after, previous, bool(rows))
         except SQLAlchemyError as error:
-            raise LogDamaged(
-                f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
-            ) from error
-        return [Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload)) for row in rows]
+            failure = f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
+            raise (LogDamaged if self._database.is_damage(error) else LogFailed)(failure) from error
+        return rows
+
+    @staticmethod
+    def _last_within_bounds(connection: sa.Connection, after: int) -> int:
+        """The first record of the last row that one answer has room for; 0 if there is none.
+
+        Sizes are asked for before the rows: a cursor in the server would do as well, and not survive its connection.
+        """
+        sizes = sa.select(_log.c.first, sa.func.length(_log.c.payload).label("size"))
+        last = total = 0
+        for row in connection.execute(sizes.where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)):
+            if total >= READ_BYTES:
+                break
+            last, total = row.first, total + row.size
+        return last
+
+    @staticmethod
+    def _follows(batch: Batch, after: int, previous: bytes) -> bool:
+        return batch.first == after + 1 and chain(previous, *batch.numbers, batch.payload) == batch.hash
+
+    def _check_seen(self, connection: sa.Connection, after: int, previous: bytes, goes_on: bool) -> None:
+        """LogOutdated unless the row that ends with record ``after`` is there, or was trimmed and the log goes on."""
+        seen = connection.execute(_LAST.where(_log.c.first <= after)).first()
+        if seen is None and goes_on:
+            return
+        if seen is None or (seen.last, bytes(seen.hash)) != (after, previous):
+            last = connection.execute(_LAST).first()
+            raise self._outdated(after, last.last if last is not None else 0)
 
 
 __all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain", "decode_batch"]

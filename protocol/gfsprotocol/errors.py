@@ -470,6 +470,13 @@ class LogLocked(LogFailed):
     exit_code = 58
 
 
+class LogOutdated(StartupError):
+    """The operation log lacks records that this node has seen in it."""
+
+    code = 512
+    exit_code = 61
+
+
 class StateDiverged(StartupError):
     """Applying the operation log gave another state than the leader had."""
 

@@ -298,6 +298,8 @@ class Node:
         except* (LogFenced, LogFailed) as group:
             for error in group.exceptions:
                 log.warning("%s leads no more: %s", self.config.node, error)
+        except* GfsError as group:
+            raise group.exceptions[0] from None
         finally:
             self.leader = None
             leader.end()

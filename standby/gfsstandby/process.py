@@ -72,7 +72,7 @@ class MasterProcess:
         finally:
             if self._checkpointer is not None:
                 self._checkpointer.close()
-            self._journal.close()
+            await self._journal.close()
         return 0
 
     async def _run_node(self) -> None:

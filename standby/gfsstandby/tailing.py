@@ -106,7 +106,8 @@ class Tailing:
                 # Gone, or only its connection? The next try tells, and an answer in the row of the log does.
                 self._changed.set()
         except LogFailed as error:
-            log.warning("%s waits for the journal: %s", self._node, error)
+            # The election's task reads as well, and warns; here it is tried again with the next connection.
+            log.info("%s could not read what the leader has not pushed: %s", self._node, error)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

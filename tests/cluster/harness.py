@@ -39,15 +39,18 @@ class Cluster:
         replication: int | None = None,
         master: Mapping[str, object] | None = None,
         chunkserver: Mapping[str, object] | None = None,
+        journal: str | None = None,
     ) -> None:
         self.layout = Layout(directory)
         self.directory = directory
         self._masters = masters
         self._chunkservers = chunkservers
         self._replication = replication
+        self.journal_url = journal or f"sqlite:///{directory / 'journal.sqlite'}"
         self.port_base = free_port_base(masters, chunkservers)
         self.environment = {
             **os.environ,
+            **({"GFS_JOURNAL": journal} if journal else {}),
             "GFS_CONFIG": str(self.layout.client_file),
             "XDG_STATE_HOME": str(directory.with_name(directory.name + "-state")),
             **_variables("GFS_MASTER_", master or {}),

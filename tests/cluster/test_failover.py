@@ -5,22 +5,39 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from gfscluster import processes
 from tests.cluster.harness import Cluster
+from tests.journals import execute
+from tests.postgresql import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 MIB = 1 << 20
 
 
+with_both_journals = pytest.mark.parametrize("journal", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def journal(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The address of the journal, None for SQLite in the cluster's directory."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield None
+        return
+    server: Server = request.getfixturevalue("postgresql")
+    with server.database() as name:
+        yield server.url(name)
+
+
 @pytest.fixture(name="cluster")
-def started_cluster(cluster: Callable[..., Cluster]) -> Cluster:
-    return cluster()
+def started_cluster(cluster: Callable[..., Cluster], journal: str | None) -> Cluster:
+    return cluster(journal=journal)
 
 
 def leader_name(cluster: Cluster) -> str:
@@ -67,6 +84,7 @@ async def through(cluster: Cluster, act, seconds: float) -> list[str]:  # type: 
     return made
 
 
+@with_both_journals
 async def test_a_killed_leader_is_replaced_and_no_acknowledged_change_is_lost(cluster: Cluster) -> None:
     for _ in range(3):
         leader = leader_name(cluster)
@@ -89,6 +107,7 @@ async def test_a_handover_moves_the_leadership_and_nobody_is_refused(cluster: Cl
     assert refused.stderr.decode() == f"gfs: no standby 'nobody' follows this leader (those that do: {before})\n"
 
 
+@with_both_journals
 async def test_fault_13_a_leader_that_was_stopped_for_long_comes_back_as_a_standby(cluster: Cluster) -> None:
     leader = leader_name(cluster)
     epoch = cluster.status()["epoch"]
@@ -102,33 +121,45 @@ async def test_fault_13_a_leader_that_was_stopped_for_long_comes_back_as_a_stand
     assert "refusing the orders" not in cluster.logs()
 
 
+@with_both_journals
 async def test_a_leader_that_stopped_in_the_middle_of_a_commit_is_ended(cluster: Cluster) -> None:
-    """It holds SQLite's lock: as long as it exists, nobody can commit."""
+    """It holds a lock: nobody can commit as long as it exists (SQLite), or its session in the server (PostgreSQL)."""
     leader = leader_name(cluster)
     record = cluster.record(leader)
 
     def stop_with_the_lock() -> None:
-        for _ in range(1000):
+        for _ in range(2000):
             cluster.pause(leader)
-            if is_locked(cluster.directory / "journal.sqlite"):
+            if is_locked(cluster.journal_url):
                 return
             cluster.resume(leader)
         raise AssertionError("it was never caught with the lock")
 
     await through(cluster, stop_with_the_lock, 5.0)
-    assert not processes.is_running(record)
-    assert f"process {record.pid} was ended" in cluster.logs()
-    cluster.restart(leader)
+    if cluster.journal_url.startswith("sqlite"):
+        assert not processes.is_running(record)
+        assert f"process {record.pid} was ended" in cluster.logs()
+        cluster.restart(leader)
+    else:
+        assert "1 of its sessions were ended" in cluster.logs()
+        cluster.resume(leader)
     cluster.wait_for("both masters in step", all_in_step)
 
 
-def is_locked(journal: Path) -> bool:
-    with contextlib.closing(sqlite3.connect(journal, timeout=0.0, isolation_level=None)) as connection:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:
-            return True
+def is_locked(journal_url: str) -> bool:
+    if journal_url.startswith("sqlite"):
+        path = journal_url.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return True
+        return False
+    try:
+        execute(journal_url, "SELECT 1 FROM leadership FOR UPDATE NOWAIT")
+    except OperationalError:
+        return True
     return False
 
 

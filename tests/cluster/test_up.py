@@ -19,11 +19,13 @@ from gfsprotocol.errors import (
     AuthenticationFailed,
     ConfigurationError,
     DirectoryInUse,
+    LogFailed,
     StartupError,
     Unreachable,
 )
 from tests.cluster.harness import BIN, Cluster
 from tests.house.documentation import documented_fields
+from tests.postgresql import PASSWORD, Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 Start = Callable[..., Cluster]
@@ -75,6 +77,36 @@ def test_flags_that_contradict_what_is_stored_are_refused(cluster: Start) -> Non
     done = running.gfs("up", "--dir", str(running.directory), "--masters", "3", "--detach")
     assert done.returncode == ConfigurationError.exit_code
     assert done.stderr.decode() == f"gfs: --masters 3: the cluster in {running.directory} was made with 1\n"
+
+
+def test_a_cluster_with_its_journal_in_postgresql(cluster: Start, postgresql: Server) -> None:
+    with postgresql.database() as name:
+        running = cluster(masters=2, chunkservers=1, journal=postgresql.url(name))
+        assert running.gfsclient("put", "-", "/f", input=b"data").returncode == 0
+        assert not list(running.directory.glob("journal*"))
+        running.down()
+        del running.environment["GFS_JOURNAL"]
+        running.up()  # it is stored, for the owner only
+        assert running.gfsclient("cat", "/f").stdout == b"data"
+        running.down()
+        for file in [running.layout.cluster_file, *running.directory.glob("config/master-*.toml")]:
+            assert postgresql.url(name) in file.read_text()
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        others = [
+            (running.directory, postgresql.url("other"), ConfigurationError, "was made with another one"),
+            (running.directory.with_name("new"), postgresql.url(name), ConfigurationError, "holds a log already"),
+            (running.directory.with_name("new"), postgresql.url("none"), LogFailed, 'database "none" does not exist'),
+        ]
+        said = running.logs()
+        for directory, url, error, text in others:
+            done = running.gfs("up", "--dir", str(directory), "--journal", url, "--detach")
+            assert done.returncode == error.exit_code
+            assert text in done.stderr.decode()
+            assert done.stderr.count(b"\n") == 1
+            assert not (running.directory.with_name("new") / "cluster.toml").exists()
+            said += done.stderr.decode()
+        for password in (PASSWORD, postgresql.url(name).split(":")[2].split("@")[0]):
+            assert password not in said
 
 
 def test_a_port_in_use_is_named_and_nothing_is_made(cluster: Start, tmp_path: Path) -> None:

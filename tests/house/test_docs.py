@@ -15,6 +15,7 @@ import pytest
 from gfschunkserver.config import ChunkServerConfig
 from gfsclient.cli.__main__ import gfsclient
 from gfsclient.config import CONFIG_VARIABLE, ClientConfig
+from gfscluster import up
 from gfscluster.__main__ import gfs
 from gfscluster.health import Band
 from gfsmaster.config import MasterConfig
@@ -72,7 +73,7 @@ def _flags(command: click.Command) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_environment_variables_on_a_page_exist(page: Path) -> None:
-    known = {CONFIG_VARIABLE}
+    known = {CONFIG_VARIABLE, *(str(parameter.envvar) for parameter in up.command.params if parameter.envvar)}
     for kind in KINDS:
         prefix = str(kind.model_config.get("env_prefix"))
         known |= {(prefix + field).upper() for field in kind.model_fields}

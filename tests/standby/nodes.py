@@ -24,28 +24,33 @@ LEASE_SECONDS = 0.5
 class Nodes:
     """Up to ``count`` nodes of one cluster."""
 
-    def __init__(self, directory: Path, count: int, checkpoint_records: int) -> None:
+    def __init__(self, directory: Path, journal_url: str, count: int, checkpoint_records: int) -> None:
+        self.journal_url = journal_url
         self.directory = directory
         self.checkpoint_records = checkpoint_records
+        self.heartbeat_seconds = 60.0
+        """What a leader expects of chunk servers; here are none, and it may not be taken for cut off."""
         self.secret = secrets.token_bytes(32)
         self.secret_file = directory / "secret"
         self.secret_file.write_text(self.secret.hex())
         self.secret_file.chmod(0o600)
         base = free_port_base(count, 0)
         self.ports = [base + number for number in range(count)]
+        self.journals: dict[int, str] = {}
+        """Other ways to the journal, for single nodes."""
         self.running: dict[int, tuple[MasterProcess, asyncio.Task[int]]] = {}
 
     def config(self, number: int, genesis: bool = False) -> MasterConfig:
         return MasterConfig(
             node=f"node-{number}",
             port=self.ports[number],
-            journal=f"sqlite:///{self.directory / 'journal.sqlite'}",
+            journal=self.journals.get(number, self.journal_url),
             secret_file=self.secret_file,
             genesis=genesis,
             masters=[f"127.0.0.1:{port}" for port in self.ports],
             lease_seconds=LEASE_SECONDS,
             checkpoint_records=self.checkpoint_records,
-            heartbeat_seconds=LEASE_SECONDS / 4,
+            heartbeat_seconds=self.heartbeat_seconds,
         )
 
     def start(self, number: int, genesis: bool = False) -> MasterProcess:
@@ -88,10 +93,14 @@ class Nodes:
                     await asyncio.sleep(0.02)
 
     async def status(self, number: int) -> msg.Status:
-        async with self.client(number) as peer:
-            status = (await peer.call(msg.ClusterStatus(), 5)).body
-            assert isinstance(status, msg.Status)
-            return status
+        """Asked again if the node drops the connection, as it does when its leadership ends."""
+        async with asyncio.timeout(10):
+            while True:
+                with contextlib.suppress(AvailabilityError):
+                    async with self.client(number) as peer:
+                        status = (await peer.call(msg.ClusterStatus(), 5)).body
+                        assert isinstance(status, msg.Status)
+                        return status
 
     async def until_leading(self, number: int, seconds: float = 10.0) -> msg.Status:
         async with asyncio.timeout(seconds):
@@ -101,8 +110,12 @@ class Nodes:
 
 
 @contextlib.asynccontextmanager
-async def nodes(directory: Path, count: int = 2, checkpoint_records: int = 200_000) -> AsyncIterator[Nodes]:
-    made = Nodes(directory, count, checkpoint_records)
+async def nodes(
+    directory: Path, journal_url: str = "", count: int = 2, checkpoint_records: int = 200_000
+) -> AsyncIterator[Nodes]:
+    """``journal_url`` is an SQLite file in ``directory`` if it is not given."""
+    journal_url = journal_url or f"sqlite:///{directory / 'journal.sqlite'}"
+    made = Nodes(directory, journal_url, count, checkpoint_records)
     try:
         yield made
     finally:

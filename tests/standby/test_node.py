@@ -1,7 +1,6 @@
 """A master node: restart is replay, a standby follows and takes over, and a wrong log is refused."""
 
 import asyncio
-import sqlite3
 from pathlib import Path
 
 import aiohttp
@@ -12,14 +11,15 @@ from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import AddressInUse, CallForgotten, ForeignStore, LogDamaged, NotLeader
 from tests.conftest import ExpectedLogs
+from tests.journals import execute
 from tests.standby.nodes import LEASE_SECONDS, nodes
 
 pytestmark = pytest.mark.slow
 CLIENT = b"client-1client-1"
 
 
-async def test_a_restarted_node_has_everything_that_was_acknowledged(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_a_restarted_node_has_everything_that_was_acknowledged(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         async with cluster.client(0, CLIENT) as client:
@@ -35,8 +35,8 @@ async def test_a_restarted_node_has_everything_that_was_acknowledged(tmp_path: P
             assert again == made
 
 
-async def test_a_standby_follows_answers_with_the_leader_and_takes_over(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_a_standby_follows_answers_with_the_leader_and_takes_over(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         cluster.start(1)
@@ -57,12 +57,12 @@ async def test_a_standby_follows_answers_with_the_leader_and_takes_over(tmp_path
             await client.call(msg.Stat(b"/a"), 5)
 
 
-async def test_a_planned_stop_lets_the_standby_lead_without_waiting_for_the_lease(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_after_a_planned_stop_the_standby_leads_without_waiting(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         assert await cluster.stop(0) == 0
-        journal = OperationLog(f"sqlite:///{tmp_path / 'journal.sqlite'}", "reader")
+        journal = OperationLog(journal_url, "reader")
         assert journal.leadership().holder == ""
         journal.close()
         cluster.start(1)
@@ -70,15 +70,13 @@ async def test_a_planned_stop_lets_the_standby_lead_without_waiting_for_the_leas
 
 
 async def test_a_leader_that_was_deposed_becomes_a_standby_by_itself(
-    tmp_path: Path, expected_logs: ExpectedLogs
+    tmp_path: Path, journal_url: str, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs("leads no more: epoch 1 is over")
-    async with nodes(tmp_path) as cluster:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
-        with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
-            connection.execute("UPDATE leadership SET epoch = 2, holder = 'other', address = 'other:1'")
-        connection.close()
+        execute(journal_url, "UPDATE leadership SET epoch = 2, holder = 'other', address = 'other:1'")
         async with asyncio.timeout(10):
             while (await cluster.status(0)).role == "leader":  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -86,33 +84,31 @@ async def test_a_leader_that_was_deposed_becomes_a_standby_by_itself(
         assert status.epoch == 3
 
 
-async def test_a_damaged_log_is_refused_with_the_records_named(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_a_damaged_log_is_refused_with_the_records_named(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         async with cluster.client(0) as client:
             for number in range(1, 6):
                 await client.call(msg.Mkdir(b"/%d" % number), 5, (), msg.Call(number, number))
         await cluster.stop(0)
-        with sqlite3.connect(tmp_path / "journal.sqlite") as connection:
-            [first, payload] = connection.execute("SELECT first, payload FROM log LIMIT 1 OFFSET 2").fetchone()
-            damaged = bytearray(payload)
-            damaged[-1] ^= 1
-            connection.execute("UPDATE log SET payload = ? WHERE first = ?", (bytes(damaged), first))
-        connection.close()
-        before = (tmp_path / "journal.sqlite").read_bytes()
+        [[first, payload]] = execute(journal_url, "SELECT first, payload FROM log ORDER BY first LIMIT 1 OFFSET 2")
+        damaged = bytearray(payload)
+        damaged[-1] ^= 1
+        execute(journal_url, "UPDATE log SET payload = :payload WHERE first = :first", payload=damaged, first=first)
+        before = execute(journal_url, "SELECT * FROM log, leadership ORDER BY first")
         cluster.start(0)
         _, task = cluster.running.pop(0)
         with pytest.raises(LogDamaged, match=f"records {first} to"):
             await task
-        assert (tmp_path / "journal.sqlite").read_bytes() == before
+        assert execute(journal_url, "SELECT * FROM log, leadership ORDER BY first") == before
 
 
 async def test_a_standby_outlives_a_journal_that_cannot_be_reached_for_a_while(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+    tmp_path: Path, journal_url: str, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
 ) -> None:
     expected_logs("waits for the journal")
-    async with nodes(tmp_path) as cluster:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         standby = cluster.start(1)
@@ -134,8 +130,8 @@ async def test_a_standby_outlives_a_journal_that_cannot_be_reached_for_a_while(
         await cluster.until_leading(1)
 
 
-async def test_fault_12_a_node_that_is_alone_never_invents_a_cluster(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_fault_12_a_node_that_is_alone_never_invents_a_cluster(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         for _ in range(3):
             cluster.start(0)
             _, task = cluster.running.pop(0)
@@ -150,8 +146,8 @@ async def test_fault_12_a_node_that_is_alone_never_invents_a_cluster(tmp_path: P
         assert second.sequence > first.sequence
 
 
-async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_a_port_in_use_is_one_line(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         cluster.ports[1] = cluster.ports[0]
@@ -161,8 +157,8 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
             await task
 
 
-async def test_the_status_page_and_health_answer_over_http(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_the_status_page_and_health_answer_over_http(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         async with aiohttp.ClientSession() as session:
@@ -174,8 +170,8 @@ async def test_the_status_page_and_health_answer_over_http(tmp_path: Path) -> No
                 assert (status["role"], status["node"], status["inodes"]) == ("leader", "node-0", 1)
 
 
-async def test_a_retry_that_no_one_remembers_is_refused_rather_than_done_twice(tmp_path: Path) -> None:
-    async with nodes(tmp_path) as cluster:
+async def test_a_retry_that_no_one_remembers_is_refused_not_done_twice(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         async with cluster.client(0) as client:
@@ -189,6 +185,7 @@ async def test_a_leader_that_nobody_speaks_to_any_more_lets_another_lead(
     """Cut off from everybody, but not from the database, it would keep its lease for ever."""
     expected_logs("node-0 was not spoken to")
     async with nodes(tmp_path) as cluster:
+        cluster.heartbeat_seconds = LEASE_SECONDS / 4
         first = cluster.start(0, genesis=True)
         await cluster.until_leading(0)  # and now it has heard somebody
         async with asyncio.timeout(10):
@@ -208,6 +205,7 @@ async def test_a_leader_that_was_cut_off_leads_again_when_it_is_spoken_to(
 ) -> None:
     expected_logs("node-0 was not spoken to")
     async with nodes(tmp_path) as cluster:
+        cluster.heartbeat_seconds = LEASE_SECONDS / 4
         first = cluster.start(0, genesis=True)
         await cluster.until_leading(0)
         async with asyncio.timeout(10):
