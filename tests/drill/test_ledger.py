@@ -48,6 +48,13 @@ def test_a_refused_call_with_an_effect_is_found() -> None:
     assert faults([change("/a", True), change("/a", False, REFUSED)], set()) == [Fault.REFUSED_BUT_APPLIED]
 
 
+def test_what_was_lost_before_a_refused_call_is_lost() -> None:
+    """The rename found nothing to rename; had it been done, the new name would be there."""
+    rename = Call(1, "rename", 0.0, 1.0, REFUSED, effects=(("/a", False), ("/b", True)))
+    assert faults([change("/a", True), rename], set()) == [Fault.LOST]
+    assert faults([change("/a", True), rename], {"/b"}) == [Fault.REFUSED_BUT_APPLIED] * 2
+
+
 def test_a_refused_call_without_effect_is_well() -> None:
     assert faults([change("/a", True, REFUSED)], set()) == []
     assert faults([change("/a", True), change("/a", False, REFUSED)], {"/a"}) == []

@@ -16,6 +16,7 @@ from gfsclient.config import load_config
 from gfscluster import layout, processes, startup
 from gfscluster.drill import report
 from gfscluster.drill.hits import Hit, Kill
+from gfscluster.drill.ledger import Fault
 from gfscluster.drill.report import Report
 from gfscluster.drill.series import Plan, Series
 from gfscluster.layout import Layout
@@ -47,20 +48,23 @@ def show(rounds: int, writers: int, seed: int, run: Callable[[Series, list[Hit]]
     for kind in ("early", "durable"):
         click.echo(f"A throw-away cluster that acknowledges {kind}:")
         reports[kind] = _drill(kind, rounds, writers, seed, run)
-    counts = {kind: sum(made.faults.values()) for kind, made in reports.items()}
+    early, durable = (made.faults[Fault.LOST] for made in reports.values())
     click.echo(
         EXPLANATION.format(
-            early=counts["early"],
+            early=early,
             early_calls=reports["early"].calls,
-            durable=counts["durable"],
+            durable=durable,
             durable_calls=reports["durable"].calls,
             rounds=rounds,
         )
     )
-    click.echo(f"{'acknowledge':<12}{'calls':>10}{'kills':>8}{'faults':>8}  of which lost")
+    click.echo(f"{'acknowledge':<12}{'calls':>10}{'kills':>8}{'lost':>8}  other faults")
     for kind, made in reports.items():
-        click.echo(f"{kind:<12}{made.calls:>10}{rounds:>8}{counts[kind]:>8}  {made.faults['lost']}")
-    return 0 if not counts["durable"] else DataLost.exit_code
+        others = ", ".join(
+            f"{name.replace('_', ' ')} {count}" for name, count in made.faults.items() if count and name != Fault.LOST
+        )
+        click.echo(f"{kind:<12}{made.calls:>10}{rounds:>8}{made.faults[Fault.LOST]:>8}  {others or 'none'}")
+    return 0 if reports["durable"].is_clean else DataLost.exit_code
 
 
 def _drill(kind: str, rounds: int, writers: int, seed: int, run: Callable[[Series, list[Hit]], Report]) -> Report:

@@ -91,17 +91,18 @@ def check_names(calls: Sequence[Call], present: AbstractSet[str]) -> list[Findin
                 known.exists = None
             else:
                 known.refused.append(call)
-    findings = [_judge(name, known, name in present) for name, known in names.items()]
+    findings = [_judge(name, known, present) for name, known in names.items()]
     strangers = [Finding(Fault.TWICE, f"{name}: is there, and nobody made it") for name in sorted(present - set(names))]
     return [finding for finding in findings if finding is not None] + strangers
 
 
-def _judge(name: str, known: _Name, is_present: bool) -> Finding | None:
+def _judge(name: str, known: _Name, present: AbstractSet[str]) -> Finding | None:
+    is_present = name in present
     if known.exists is None or known.exists == is_present:
         return None
     there = "is there" if is_present else "is not there"
     for call in known.refused:
-        if (name, is_present) in call.effects:
+        if all((other in present) == exists for other, exists in call.effects):
             return Finding(Fault.REFUSED_BUT_APPLIED, f"{name}: {call.kind} was refused ({call.error}), but it {there}")
     what = f"{known.by.kind} was acknowledged" if known.by is not None else "no call was acknowledged"
     return Finding(Fault.LOST, f"{name}: {what}, but it {there}")
