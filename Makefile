@@ -14,9 +14,11 @@ up: .venv/runtime.stamp
 	@$(BIN)/gfs up --dir cluster-data
 
 test: check
+	@sh scripts/install-for-tests
 	$(BIN)/pytest -m "not long"
 
 test-long: .venv/develop.stamp
+	@sh scripts/install-for-tests
 	$(BIN)/pytest -m long
 
 RUNS ?= 100

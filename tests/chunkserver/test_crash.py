@@ -230,7 +230,7 @@ SURVIVALS: list[tuple[str, Survival]] = [
 
 
 @pytest.mark.parametrize(("name", "survives"), SURVIVALS, ids=[name for name, _ in SURVIVALS])
-def test_a_crash_at_every_boundary_keeps_what_was_promised(name: str, survives: Survival) -> None:
+def test_fault_1_a_crash_at_every_boundary_keeps_what_was_promised(name: str, survives: Survival) -> None:
     total = boundaries_of(SCENARIO)
     assert total > 80
     for crash_at in range(1, total + 2):

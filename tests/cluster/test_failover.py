@@ -55,9 +55,11 @@ def all_in_step(status: dict[str, object]) -> bool:
     return sum(master["role"] == "leader" for master in masters) == 1 and len(sequences) == 1
 
 
-async def make_directories(files, prefix: str, stop: asyncio.Event) -> list[str]:  # type: ignore[no-untyped-def]
-    """One after the other; every one that was acknowledged."""
-    made: list[str] = []
+async def make_directories(  # type: ignore[no-untyped-def]
+    files, prefix: str, stop: asyncio.Event, made: list[str] | None = None
+) -> list[str]:
+    """One after the other; ``made`` gets every one that was acknowledged, and is given back."""
+    made = [] if made is None else made
     while not stop.is_set():
         name = f"/{prefix}-{len(made)}"
         await files.mkdir(name)
