@@ -1,6 +1,7 @@
 """Nodes write checkpoints, start from them, and are never held up by them."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -69,7 +70,13 @@ async def leader_and_standby(cluster: Nodes) -> None:
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children()
+    """Those that were forked from this process, dead ones too; a database server for other tests is none of them."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() == psutil.STATUS_ZOMBIE or child.cmdline() == psutil.Process().cmdline():
+                found.append(child)
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ the forked process
