@@ -6,6 +6,7 @@ has inherited but one pipe, and ends with the parent. What it writes to the pipe
 says what it is, four bytes of length, the bytes.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -24,7 +25,8 @@ VERIFIED: Final = b"v"
 """The last frame: 16 bytes, the digest of the state, recomputed from what the parts decode to."""
 FAILED: Final = b"f"
 """The last frame: why it went wrong, in UTF-8."""
-NICENESS: Final = 10
+NICENESS: Final = 19
+"""And the idle scheduling class (sched(7)): masters on the same cores come first, and a checkpoint has time."""
 _FRAME: Final = struct.Struct("<cI")
 _SET_DEATH_SIGNAL: Final = 1
 _prctl: Final = ctypes.CDLL(None).prctl
@@ -123,6 +125,8 @@ def _become_alone(writing: int, parent: int) -> None:
     os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
     gc.disable()
     os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # not allowed everywhere; then niceness has to do
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _send(state: State, pipe: BinaryIO) -> bytes:
