@@ -9,20 +9,19 @@ Atomic between awaits: everything from a request to its queued record and parked
 
 import asyncio
 import logging
-import stat
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from gfsmaster import operations as op
+from gfsmaster.changes import DIGEST_RECORDS, Changes
+from gfsmaster.chunk_requests import ChunkRequests
 from gfsmaster.commits import Committer
 from gfsmaster.config import MasterConfig
 from gfsmaster.fleet import Fleet
-from gfsmaster.granting import Granting, Limits
 from gfsmaster.housekeeping import Housekeeping
 from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
-from gfsmaster.leases import ChunkLease, Leases
-from gfsmaster.namespace import WRITE, User
+from gfsmaster.leases import Leases
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
 from gfsmaster.planner import Plan, Planner, check_user
@@ -31,39 +30,29 @@ from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
 from gfsmaster.state import State
 from gfsmaster.tailers import Standby, Tailers
+from gfsmaster.term import Term
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import (
     Busy,
     GfsError,
-    InvalidArgument,
-    IsADirectory,
-    LeaseLost,
     LogFailed,
     NamespaceError,
     NotLeader,
     NotPermitted,
     PermissionDenied,
-    StaleHandle,
     StartupError,
-    StateDiverged,
 )
 from gfsprotocol.rpc import Peer
-from gfsprotocol.tokens import ReadToken, sign_grant, sign_read
 
 log = logging.getLogger(__name__)
 
-DIGEST_RECORDS: Final = 1000
-"""A state digest is logged after so many records."""
-READ_TOKEN_SECONDS: Final = 600
 TICK_SECONDS: Final = 0.1
 EXPIRY_SECONDS: Final = 5.0
 SUMMARY_ENTRIES: Final = 5000
 SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
 """The part of the lease that a leader does not use, against clocks that run at different speeds."""
-HEARTBEATS_TO_TELL: Final = 3
-"""After so many heartbeats of its own, a chunk server has spoken to a new leader twice."""
 
 
 class Resigned(Exception):
@@ -90,30 +79,41 @@ class Leader:
         self.clock = clock
         self.state = state
         self.epoch = epoch
-        self._token_key = token_key
-        self._started = clock.monotonic()
+        self.term = Term(epoch, clock, token_key, clock.monotonic())
         self._lease_until = 0.0
         self.beat(lease_started)
         self._journal = journal
         self.committer = Committer(
             journal, epoch, state.sequence, last_hash, self._appending, self._committed, config.acknowledge == "early"
         )
-        self.tailers = Tailers(self.committer, clock, epoch, self._started)
+        self.tailers = Tailers(self.committer, clock, self.term)
         self.fleet = fleet
         fleet.lead()
         self.registry = Registry(state, fleet, clock)
         self.leases = Leases(config.chunk_lease_seconds)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
-        self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.sign_read)
+        self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
+        self.changes = Changes(
+            state, self.committer, clock, fleet, self.leases, self.repair, self._hears, fail=self._end_by
+        )
         self.housekeeping = Housekeeping(
-            config, state, fleet, self.leases, self.repair, self.orders, self._started, self._record
+            config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
         )
         self.planner = Planner(state)
-        settled_at = self._started + config.chunk_lease_seconds if epoch > 1 else 0.0
-        self.granting = Granting(state, self.fleet, self.leases, Limits(config.min_replicas, settled_at))
-        self.queries = Queries(state, self.fleet, self.planner, self.sign_read)
+        self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
+        self.chunks = ChunkRequests(
+            config,
+            clock,
+            self.term,
+            state,
+            fleet,
+            self.leases,
+            self.planner,
+            self.changes,
+            self.committer,
+            self._hears,
+        )
         self._tasks: set[asyncio.Task[None]] = set()
-        self._since_digest = 0
         self._take: Callable[[State, bytes, int], None] | None = None
         """Who waits for a snapshot of the state."""
         self._taken = asyncio.Event()
@@ -121,15 +121,15 @@ class Leader:
         """Whether the leadership is being given back: nothing is changed any more."""
         self._hint = ""
         """Then: the address of who is to follow."""
-        self._isolation = Isolation(config.lease_seconds, config.heartbeat_seconds, self._started)
+        self._isolation = Isolation(config.lease_seconds, config.heartbeat_seconds, self.term.started)
         self.is_cut_off = False
         """Whether it resigns because nobody speaks to it any more."""
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Gets the exception that ends this leadership from inside: Resigned, or that a record could not be applied."""
         self._special: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
-            msg.AllocateChunk: self._allocate_chunk,
-            msg.RenewLease: self._renew_lease,
-            msg.ReportCorrupt: self._report_corrupt,
+            msg.AllocateChunk: self.chunks.allocate_chunk,
+            msg.RenewLease: self.chunks.renew_lease,
+            msg.ReportCorrupt: self.chunks.report_corrupt,
             msg.KeepAlive: self._keep_alive,
             msg.ReleaseBrake: self._release_brake,
             msg.Summarize: self._summarize,
@@ -139,7 +139,7 @@ class Leader:
             msg.Register: self._register,
             msg.ChunkReport: self._chunk_report,
             msg.Heartbeat: self._heartbeat,
-            msg.ConfirmGrant: self._confirm_grant,
+            msg.ConfirmGrant: self.chunks.confirm_grant,
             msg.TailLog: self._tail_log,
         }
 
@@ -194,13 +194,9 @@ class Leader:
         """Whether it may change anything as well: not while it hands over."""
         return not self._hands_over and self.is_valid
 
-    @property
-    def token_clock_ms(self) -> int:
-        return int((self.clock.monotonic() - self._started) * 1000)
-
     def begin(self, operations: tuple[op.AnyOperation, ...]) -> None:
         """The epoch's first record."""
-        self._record(operations)
+        self.changes.record(operations)
 
     async def run(self, *beside: Coroutine[Any, Any, None]) -> None:
         """Commits and keeps house until a failure is raised: LogFenced, LogFailed, Resigned, or a bug.
@@ -326,10 +322,13 @@ class Leader:
             raise PermissionDenied(f"{type(request.body).__name__} is not for chunk servers")
         handler(peer, request, request.body)
 
+    def _hears(self, client: bytes) -> None:
+        self.housekeeping.heard[client] = self.clock.monotonic()
+
     def _change(self, peer: Peer, request: msg.Request) -> None:
         """A namespace change, exactly once."""
         client = peer.hello.name
-        result = self._known_result(client, request.call)
+        result = self.changes.known_result(client, request.call)
         if result is None:
             result = self._plan_and_record(request, client)
         self.committer.reply(peer, request.id, result)
@@ -338,230 +337,28 @@ class Leader:
         plan: Plan
         try:
             if isinstance(request.body, msg.Close | msg.RecordLength):
-                self._check_lengths(request.body)
-            plan = self.planner.plan(request.body, request.user, client, self._now_ns())
+                self.chunks.check_lengths(request.body)
+            plan = self.planner.plan(request.body, request.user, client, self.changes.now_ns())
         except NamespaceError as error:
             plan = msg.ErrorReply(error.code, error.message, error.hint)
         if isinstance(plan, tuple):
-            result = self._record(plan, client, request.call)
+            result = self.changes.record(plan, client, request.call)
             if isinstance(request.body, msg.Close):
-                self._end_leases(request.body.inode)
+                self.chunks.end_leases(request.body.inode)
             return result
         # Of a retry an earlier transmission may still be under way: when it comes it gets this answer too. And a client
         # that was told of a success relies on being known.
         is_success = not isinstance(plan, msg.ErrorReply)
         if (request.call is not None and request.call.retry) or (
-            is_success and not self.state.sessions.is_fresh(client, self._now_ns())
+            is_success and not self.state.sessions.is_fresh(client, self.changes.now_ns())
         ):
-            return self._record((op.Answered(plan),), client, request.call)
+            return self.changes.record((op.Answered(plan),), client, request.call)
         return plan
-
-    def _known_result(self, client: bytes, call: msg.Call | None) -> msg.ReplyBody | None:
-        if call is None:
-            raise InvalidArgument("a change needs a call number")
-        self.committer.check_room()
-        self.housekeeping.heard[client] = self.clock.monotonic()
-        return self.state.sessions.result(client, call.number, call.retry and not call.unknown_is_new)
-
-    def _now_ns(self) -> int:
-        """The machine's clock, kept from going back: each record has a time of its own."""
-        return max(self.clock.time_ns(), self.state.time_ns + 1)
-
-    def _record(
-        self, operations: tuple[op.AnyOperation, ...], client: bytes = b"", call: msg.Call | None = None
-    ) -> msg.ReplyBody:
-        """Applies and logs operations."""
-        if call is None:
-            record = op.Record(self._now_ns(), operations)
-        else:
-            record = op.Record(self._now_ns(), operations, client, call.number, call.floor)
-        try:
-            result = self.state.apply(record)
-        except Exception as error:
-            # Half applied and not logged: this memory is of no more use, and nothing may be answered from it.
-            self._end_by(error)
-            raise StateDiverged(f"a planned change could not be applied: {type(error).__name__}: {error}") from error
-        self.committer.submit(record)
-        self.state.revised.clear()
-        if self.state.freed:
-            self._free_chunks()
-        self._since_digest += 1
-        if self._since_digest >= DIGEST_RECORDS:
-            self._since_digest = 0
-            self._record((op.StateDigest(self.state.digest()),))
-        return result
-
-    def _free_chunks(self) -> None:
-        for freed in self.state.freed:
-            self.leases.end(freed.slot)
-            self.repair.forget_chunk(freed.slot)
-            servers, version = self.fleet.forget_chunk(freed.slot, freed.version)
-            self.committer.when_durable(
-                lambda chunk=freed.chunk, version=version, servers=servers: self.fleet.delete(chunk, version, servers)  # type: ignore[misc]
-            )
-        self.state.freed.clear()
-
-    # ------------------------------------------------------------------------------------------------ chunks, leases
-
-    def sign_read(self, chunk: int, version: int) -> bytes:
-        now_ms = self.token_clock_ms
-        return sign_read(
-            self._token_key, ReadToken(chunk, version, self.epoch, now_ms, now_ms + READ_TOKEN_SECONDS * 1000)
-        )
-
-    def _check_lengths(self, body: msg.Close | msg.RecordLength) -> None:
-        """Lengths acknowledged before a cut are refused: the bytes may be gone (a lease holder that slept too long)."""
-        for recorded in body.chunks:
-            slot = self.state.chunks.slot_of(recorded.chunk)
-            if (
-                slot
-                and recorded.length > self.state.chunks.length[slot]
-                and self.leases.was_cut_since(slot, recorded.version)
-            ):
-                raise StaleHandle(f"the lease on chunk {recorded.chunk} ended before its length was recorded")
-
-    def _end_leases(self, inode: int) -> None:
-        """After the last writer's close, repair need not wait for the leases to expire."""
-        slot = self.state.inodes.slot_of(inode)
-        if slot and not self.state.writers.count(slot):
-            for chunk in self.state.inodes.chunk_slots(slot):
-                self.leases.end(chunk)
-
-    def _writable(self, inode: int, client: bytes, user: User) -> int:
-        slot = self.planner.namespace.base(inode)
-        if not stat.S_ISREG(self.state.inodes.mode[slot]):
-            raise (
-                IsADirectory("not a regular file")
-                if slot in self.state.inodes.directories
-                else InvalidArgument("not a regular file")
-            )
-        if not self.state.writers.has(slot, client):
-            self.planner.namespace.require(slot, user, WRITE, b"")
-        return slot
-
-    def _allocate_chunk(self, peer: Peer, request: msg.Request, body: msg.AllocateChunk) -> None:
-        client = peer.hello.name
-        now = self.clock.monotonic()
-        known = self._known_result(client, request.call)
-        if isinstance(known, msg.Count):
-            self._reply_lease(peer, request.id, known.count, self._lease_again(known.count, client, now))
-            return
-        inode = self._writable(body.inode, client, request.user)
-        # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
-        replaced = 0 if self.state.writers.others(inode, client) else body.replaced
-        if self._was_never_made(self.state.inodes.chunk_at(inode, body.index)):
-            replaced = self.state.chunks.ids[self.state.inodes.chunk_at(inode, body.index)]
-        new = self.granting.plan_chunk(inode, body.index, replaced, body.excluded)
-        if new is None:
-            slot = self.state.inodes.chunk_at(inode, body.index)
-            chunk = self.state.chunks.ids[slot]
-            failed = body.excluded if body.replaced else ()
-            lease = self.granting.lease(slot, 0, failed, self._may_cut(inode, client, now), now)
-        else:
-            self._record((new.operation,), client, request.call)
-            chunk = new.operation.chunk
-            lease = self.granting.lease_new(self.state.chunks.slot_of(chunk), new.members, now)
-        self._reply_lease(peer, request.id, chunk, lease)
-
-    def _lease_again(self, chunk: int, client: bytes, now: float) -> ChunkLease:
-        """For the retry of an allocation that was made before, perhaps by another leader."""
-        slot = self.state.chunks.slot_of(chunk)
-        if not slot:
-            raise StaleHandle(f"chunk {chunk} was allocated and freed again")
-        running = self.leases.running(slot, now)
-        if running is not None:
-            return running
-        shared = self.state.writers.others(self.state.chunks.inode[slot], client)
-        if shared or self.fleet.holders(slot) or self.state.chunks.length[slot]:
-            return self.granting.lease(slot, 0, (), self._may_cut(self.state.chunks.inode[slot], client, now), now)
-        inode = self.state.chunks.inode[slot]
-        new = self.granting.plan_chunk(inode, self.state.chunks.index[slot], chunk, ())
-        if new is None:
-            raise StaleHandle(f"chunk {chunk} is no longer part of the file")
-        return self.granting.lease_new(slot, new.members, now)
-
-    def _was_never_made(self, slot: int) -> bool:
-        """Whether a chunk was allocated by a leader before, and no server has made it: nobody wrote anything to it.
-
-        That leader was gone before its grant was used, and the servers refuse it now. Every server that is known must
-        have told twice since we lead: it knew of us from the first time on, and told of all from before by the second.
-        """
-        if not slot or self.state.chunks.length[slot] or self.state.chunks.version[slot] != 1:
-            return False
-        fleet = self.fleet
-        if self.leases.last(slot) is not None or fleet.all_holders(slot) or fleet.newest_version(slot):
-            return False
-        if slot in fleet.corrupt or slot in fleet.stale:
-            return False
-        told = self._started + HEARTBEATS_TO_TELL * self.config.heartbeat_seconds
-        return all(server.connected and server.reported and server.heard > told for server in self.fleet.servers)
-
-    def _may_cut(self, inode: int, client: bytes, now: float) -> bool:
-        """Whether no one else can have acknowledged bytes in this file that are not recorded."""
-        settled = now - self._started > self.config.chunk_lease_seconds
-        return not self.state.writers.others(inode, client) and settled
-
-    def _renew_lease(self, peer: Peer, request: msg.Request, body: msg.RenewLease) -> None:
-        now = self.clock.monotonic()
-        self.housekeeping.heard[peer.hello.name] = now
-        inode = self._writable(body.inode, peer.hello.name, request.user)
-        slot = self.state.inodes.chunk_at(inode, body.index)
-        if not slot or self.state.chunks.ids[slot] != body.chunk:
-            raise StaleHandle(f"chunk {body.chunk} is no longer part of the file")
-        if self.leases.was_cut_since(slot, body.version):
-            raise StaleHandle(f"the lease on chunk {body.chunk} ended, and the chunk was cut for another writer")
-        lease = self.granting.lease(slot, body.version, body.failed, may_cut=False, now=now)
-        self._reply_lease(peer, request.id, body.chunk, lease)
-
-    def _reply_lease(self, peer: Peer, request_id: int, chunk: int, lease: ChunkLease) -> None:
-        slot = self.state.chunks.slot_of(chunk)
-        inode = self.state.chunks.inode[slot]
-        valid_ms = max(0, int((lease.expires - self.clock.monotonic()) * 1000))
-        now_ms = self.token_clock_ms
-        grant = msg.Grant(
-            chunk,
-            lease.base_version,
-            lease.version,
-            self.state.inodes.ids[inode],
-            self.state.chunks.index[slot],
-            self.state.inodes.chunk_bytes(inode),
-            lease.cut_length,
-            self.epoch,
-            now_ms,
-            now_ms + valid_ms,
-            tuple(server.address for server in lease.members),
-        )
-        token = sign_grant(self._token_key, grant)
-        self.committer.reply(peer, request_id, msg.Lease(grant, token, self.state.chunks.length[slot], valid_ms))
-
-    def _confirm_grant(self, peer: Peer, request: msg.Request, body: msg.ConfirmGrant) -> None:
-        slot = self.state.chunks.slot_of(body.chunk)
-        if not slot:
-            raise LeaseLost(f"chunk {body.chunk} was freed")
-        now = self.clock.monotonic()
-        operation = self.granting.plan_confirmation(slot, body.version, now)
-        if operation is not None:
-            self._record((operation,))
-            self.granting.confirmed(slot, now)
-        self.committer.reply(peer, request.id, msg.Done())
-
-    def _report_corrupt(self, peer: Peer, request: msg.Request, body: msg.ReportCorrupt) -> None:
-        slot = self.state.chunks.slot_of(body.chunk)
-        server = self.fleet.by_id.get(body.server)
-        if slot and server is not None:
-            log.warning(
-                "client reports a corrupt replica of chunk %d on %s:%d; it is to verify it",
-                body.chunk,
-                server.host,
-                server.port,
-            )
-            self.fleet.suspect(server, body.chunk)
-        self.committer.reply(peer, request.id, msg.Done())
 
     # ---------------------------------------------------------------------------------------------- other requests
 
     def _keep_alive(self, peer: Peer, request: msg.Request, _body: msg.KeepAlive) -> None:
-        self.housekeeping.heard[peer.hello.name] = self.clock.monotonic()
+        self._hears(peer.hello.name)
         self.committer.reply(peer, request.id, msg.Done())
 
     def _release_brake(self, peer: Peer, request: msg.Request, _body: msg.ReleaseBrake) -> None:
@@ -647,7 +444,7 @@ class Leader:
             len(self.state.sessions.by_client),
             servers,
             self.state.inodes.replication(1),
-            round(now - self._started, 3),
+            round(now - self.term.started, 3),
             self.tailers.status(),
         )
 
@@ -659,7 +456,7 @@ class Leader:
         self.registry.register(peer, body)
         if self.fleet.brake:
             log.error("deletions are held back: %s", self.fleet.brake)
-        reply = msg.Registered(self.state.cluster, self.epoch, self.token_clock_ms, self.config.heartbeat_seconds)
+        reply = msg.Registered(self.state.cluster, self.epoch, self.term.clock_ms, self.config.heartbeat_seconds)
         self.committer.reply(peer, request.id, reply)
 
     def _chunk_report(self, peer: Peer, request: msg.Request, body: msg.ChunkReport) -> None:
@@ -680,7 +477,7 @@ class Leader:
                 server = None
             else:
                 orders = self.orders.take(server, self.housekeeping.may_delete)
-        reply = msg.Orders(self.epoch, self.token_clock_ms, orders, report_again=server is None)
+        reply = msg.Orders(self.epoch, self.term.clock_ms, orders, report_again=server is None)
         self.committer.reply(peer, request.id, reply)
 
     def disconnected(self, peer: Peer) -> None:

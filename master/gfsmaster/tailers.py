@@ -12,6 +12,7 @@ from typing import Final
 
 from gfsmaster.commits import Committer
 from gfsmaster.oplog import Batch
+from gfsmaster.term import Term
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import InvalidArgument, NotFound
@@ -38,11 +39,10 @@ class Standby:
 class Tailers:
     """Belongs to one leadership."""
 
-    def __init__(self, committer: Committer, clock: Clock, epoch: int, token_clock_started: float) -> None:
+    def __init__(self, committer: Committer, clock: Clock, term: Term) -> None:
         self._committer = committer
         self._clock = clock
-        self._epoch = epoch
-        self._started = token_clock_started
+        self._term = term
         self._recent: deque[Batch] = deque()
         self._recent_bytes = 0
         self._standbys: dict[str, Standby] = {}
@@ -122,7 +122,7 @@ class Tailers:
             if batch.first == after + 1 and size < REPLY_BYTES_MAX:
                 batches.append(msg.LogBatch(batch.first, batch.last, batch.epoch, batch.hash, batch.payload))
                 after, size = batch.last, size + len(batch.payload)
-        clock_ms = int((self._clock.monotonic() - self._started) * 1000)
-        reply = msg.LogTail(self._epoch, self._committer.committed, clock_ms, tuple(batches), successor)
+        term = self._term
+        reply = msg.LogTail(term.epoch, self._committer.committed, term.clock_ms, tuple(batches), successor)
         request, standby.waiting = standby.waiting, 0
         standby.peer.respond(request, reply, self._committer.committed)

@@ -291,7 +291,7 @@ class Node:
             self.leader = leader
             for peer in self._peers:
                 if peer.hello.role == "chunkserver":
-                    peer.notify(msg.Leading(won.epoch, leader.token_clock_ms))
+                    peer.notify(msg.Leading(won.epoch, leader.term.clock_ms))
             await leader.run(self._write_checkpoints(leader))
         except* Resigned:
             resigned = True

@@ -7,18 +7,17 @@ from gfsmaster.config import MasterConfig
 from gfsmaster.planner import Planner, check_user
 from gfsmaster.queries import Queries
 from gfsmaster.state import State
+from gfsmaster.term import Term
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import GfsError, NotLeader, SafeMode
 from gfsprotocol.rpc import Peer
-from gfsprotocol.tokens import ReadToken, sign_read
 from gfsstandby.follower import Follower
 from gfsstandby.tailing import Tailing
 
 PARKED_MAX: Final = 4096
 PARKED_SECONDS: Final = 0.5
 """How long a read waits for what it must see, before the reader is sent to the leader."""
-READ_TOKEN_SECONDS: Final = 600
 
 
 @dataclass(slots=True)
@@ -169,9 +168,7 @@ class StandbyService:
         if clock is None:
             raise NotLeader(f"{self._config.node} has not heard the leader yet", hint=self.leader)
         epoch, shown_ms, heard = clock
-        now_ms = shown_ms + int((self._clock.monotonic() - heard) * 1000)
-        token = ReadToken(chunk, version, epoch, now_ms, now_ms + READ_TOKEN_SECONDS * 1000)
-        return sign_read(self._token_key, token)
+        return Term(epoch, self._clock, self._token_key, heard - shown_ms / 1000).sign_read(chunk, version)
 
     def _behind(self) -> NotLeader:
         return NotLeader(f"{self._config.node} has not read that far yet", hint=self.leader)

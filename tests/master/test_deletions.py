@@ -21,7 +21,7 @@ async def _one_copy_too_many(harness: Harness) -> int:
     assert isinstance(made, msg.AttributesReply)
     state = harness.leader.state
     chunk = state.chunks.next_id()
-    harness.leader._record((op.AddChunk(made.attributes.inode, 0, chunk),))
+    harness.leader.changes.record((op.AddChunk(made.attributes.inode, 0, chunk),))
     await harness.change(client, msg.RecordLength(made.attributes.inode, (msg.ChunkLength(0, chunk, 10, 1),)))
     return chunk
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gfsmaster.changes import Changes
 from gfsmaster.leader import Leader
 from gfsmaster.oplog import Batch
 from gfsprotocol import messages as msg
@@ -39,10 +40,10 @@ def test_a_journal_that_does_not_check_the_epoch() -> None:
 
 
 def test_a_leader_that_forgets_the_calls_that_leaders_before_it_have_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: dict[Leader, set[tuple[bytes, int]]] = {}
-    original = Leader._known_result
+    made: dict[Changes, set[tuple[bytes, int]]] = {}
+    original = Changes.known_result
 
-    def known(self: Leader, client: bytes, call: msg.Call | None) -> msg.ReplyBody | None:
+    def known(self: Changes, client: bytes, call: msg.Call | None) -> msg.ReplyBody | None:
         result = original(self, client, call)
         assert call is not None
         mine = made.setdefault(self, set())
@@ -51,7 +52,7 @@ def test_a_leader_that_forgets_the_calls_that_leaders_before_it_have_made(monkey
         mine.add((client, call.number))
         return None
 
-    monkeypatch.setattr(Leader, "_known_result", known)
+    monkeypatch.setattr(Changes, "known_result", known)
     kinds = ("crash", "crash_at_commit", "drop_answers")
     finds("exactly once", kinds=kinds)
 

@@ -1,0 +1,209 @@
+"""The requests that allocate chunks and lease them to writers, as the leader answers them.
+
+Atomic between awaits: nothing here awaits, from the request to its queued record and parked reply.
+"""
+
+import logging
+import stat
+from collections.abc import Callable
+from typing import Final
+
+from gfsmaster.changes import Changes
+from gfsmaster.commits import Committer
+from gfsmaster.config import MasterConfig
+from gfsmaster.fleet import Fleet
+from gfsmaster.granting import Granting, Limits
+from gfsmaster.leases import ChunkLease, Leases
+from gfsmaster.namespace import WRITE, User
+from gfsmaster.planner import Planner
+from gfsmaster.state import State
+from gfsmaster.term import Term
+from gfsprotocol import messages as msg
+from gfsprotocol.channel import Clock
+from gfsprotocol.errors import InvalidArgument, IsADirectory, LeaseLost, StaleHandle
+from gfsprotocol.rpc import Peer
+
+log = logging.getLogger(__name__)
+
+HEARTBEATS_TO_TELL: Final = 3
+"""After so many heartbeats of its own, a chunk server has spoken to a new leader twice."""
+
+
+class ChunkRequests:
+    """AllocateChunk, RenewLease, ConfirmGrant and ReportCorrupt; and what a close means for leases."""
+
+    def __init__(
+        self,
+        config: MasterConfig,
+        clock: Clock,
+        term: Term,
+        state: State,
+        fleet: Fleet,
+        leases: Leases,
+        planner: Planner,
+        changes: Changes,
+        committer: Committer,
+        hears: Callable[[bytes], None],
+    ) -> None:
+        """``hears`` is told which client has renewed a lease."""
+        self._config = config
+        self._clock = clock
+        self._term = term
+        self._state = state
+        self._fleet = fleet
+        self._leases = leases
+        self._planner = planner
+        self._changes = changes
+        self._committer = committer
+        self._hears = hears
+        settled_at = term.started + config.chunk_lease_seconds if term.epoch > 1 else 0.0
+        self._granting = Granting(state, fleet, leases, Limits(config.min_replicas, settled_at))
+
+    def check_lengths(self, body: msg.Close | msg.RecordLength) -> None:
+        """Lengths acknowledged before a cut are refused: the bytes may be gone (a lease holder that slept too long)."""
+        for recorded in body.chunks:
+            slot = self._state.chunks.slot_of(recorded.chunk)
+            if (
+                slot
+                and recorded.length > self._state.chunks.length[slot]
+                and self._leases.was_cut_since(slot, recorded.version)
+            ):
+                raise StaleHandle(f"the lease on chunk {recorded.chunk} ended before its length was recorded")
+
+    def end_leases(self, inode: int) -> None:
+        """After the last writer's close, repair need not wait for the leases to expire."""
+        slot = self._state.inodes.slot_of(inode)
+        if slot and not self._state.writers.count(slot):
+            for chunk in self._state.inodes.chunk_slots(slot):
+                self._leases.end(chunk)
+
+    def _writable(self, inode: int, client: bytes, user: User) -> int:
+        slot = self._planner.namespace.base(inode)
+        if not stat.S_ISREG(self._state.inodes.mode[slot]):
+            raise (
+                IsADirectory("not a regular file")
+                if slot in self._state.inodes.directories
+                else InvalidArgument("not a regular file")
+            )
+        if not self._state.writers.has(slot, client):
+            self._planner.namespace.require(slot, user, WRITE, b"")
+        return slot
+
+    def allocate_chunk(self, peer: Peer, request: msg.Request, body: msg.AllocateChunk) -> None:
+        client = peer.hello.name
+        now = self._clock.monotonic()
+        known = self._changes.known_result(client, request.call)
+        if isinstance(known, msg.Count):
+            self._reply_lease(peer, request.id, known.count, self._lease_again(known.count, client, now))
+            return
+        inode = self._writable(body.inode, client, request.user)
+        # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
+        replaced = 0 if self._state.writers.others(inode, client) else body.replaced
+        if self._was_never_made(self._state.inodes.chunk_at(inode, body.index)):
+            replaced = self._state.chunks.ids[self._state.inodes.chunk_at(inode, body.index)]
+        new = self._granting.plan_chunk(inode, body.index, replaced, body.excluded)
+        if new is None:
+            slot = self._state.inodes.chunk_at(inode, body.index)
+            chunk = self._state.chunks.ids[slot]
+            failed = body.excluded if body.replaced else ()
+            lease = self._granting.lease(slot, 0, failed, self._may_cut(inode, client, now), now)
+        else:
+            self._changes.record((new.operation,), client, request.call)
+            chunk = new.operation.chunk
+            lease = self._granting.lease_new(self._state.chunks.slot_of(chunk), new.members, now)
+        self._reply_lease(peer, request.id, chunk, lease)
+
+    def _lease_again(self, chunk: int, client: bytes, now: float) -> ChunkLease:
+        """For the retry of an allocation that was made before, perhaps by another leader."""
+        slot = self._state.chunks.slot_of(chunk)
+        if not slot:
+            raise StaleHandle(f"chunk {chunk} was allocated and freed again")
+        running = self._leases.running(slot, now)
+        if running is not None:
+            return running
+        shared = self._state.writers.others(self._state.chunks.inode[slot], client)
+        if shared or self._fleet.holders(slot) or self._state.chunks.length[slot]:
+            return self._granting.lease(slot, 0, (), self._may_cut(self._state.chunks.inode[slot], client, now), now)
+        inode = self._state.chunks.inode[slot]
+        new = self._granting.plan_chunk(inode, self._state.chunks.index[slot], chunk, ())
+        if new is None:
+            raise StaleHandle(f"chunk {chunk} is no longer part of the file")
+        return self._granting.lease_new(slot, new.members, now)
+
+    def _was_never_made(self, slot: int) -> bool:
+        """Whether a chunk was allocated by a leader before, and no server has made it: nobody wrote anything to it.
+
+        That leader was gone before its grant was used, and the servers refuse it now. Every server that is known must
+        have told twice since we lead: it knew of us from the first time on, and told of all from before by the second.
+        """
+        if not slot or self._state.chunks.length[slot] or self._state.chunks.version[slot] != 1:
+            return False
+        fleet = self._fleet
+        if self._leases.last(slot) is not None or fleet.all_holders(slot) or fleet.newest_version(slot):
+            return False
+        if slot in fleet.corrupt or slot in fleet.stale:
+            return False
+        told = self._term.started + HEARTBEATS_TO_TELL * self._config.heartbeat_seconds
+        return all(server.connected and server.reported and server.heard > told for server in self._fleet.servers)
+
+    def _may_cut(self, inode: int, client: bytes, now: float) -> bool:
+        """Whether no one else can have acknowledged bytes in this file that are not recorded."""
+        settled = now - self._term.started > self._config.chunk_lease_seconds
+        return not self._state.writers.others(inode, client) and settled
+
+    def renew_lease(self, peer: Peer, request: msg.Request, body: msg.RenewLease) -> None:
+        now = self._clock.monotonic()
+        self._hears(peer.hello.name)
+        inode = self._writable(body.inode, peer.hello.name, request.user)
+        slot = self._state.inodes.chunk_at(inode, body.index)
+        if not slot or self._state.chunks.ids[slot] != body.chunk:
+            raise StaleHandle(f"chunk {body.chunk} is no longer part of the file")
+        if self._leases.was_cut_since(slot, body.version):
+            raise StaleHandle(f"the lease on chunk {body.chunk} ended, and the chunk was cut for another writer")
+        lease = self._granting.lease(slot, body.version, body.failed, may_cut=False, now=now)
+        self._reply_lease(peer, request.id, body.chunk, lease)
+
+    def _reply_lease(self, peer: Peer, request_id: int, chunk: int, lease: ChunkLease) -> None:
+        slot = self._state.chunks.slot_of(chunk)
+        inode = self._state.chunks.inode[slot]
+        valid_ms = max(0, int((lease.expires - self._clock.monotonic()) * 1000))
+        now_ms = self._term.clock_ms
+        grant = msg.Grant(
+            chunk,
+            lease.base_version,
+            lease.version,
+            self._state.inodes.ids[inode],
+            self._state.chunks.index[slot],
+            self._state.inodes.chunk_bytes(inode),
+            lease.cut_length,
+            self._term.epoch,
+            now_ms,
+            now_ms + valid_ms,
+            tuple(server.address for server in lease.members),
+        )
+        token = self._term.sign_grant(grant)
+        self._committer.reply(peer, request_id, msg.Lease(grant, token, self._state.chunks.length[slot], valid_ms))
+
+    def confirm_grant(self, peer: Peer, request: msg.Request, body: msg.ConfirmGrant) -> None:
+        slot = self._state.chunks.slot_of(body.chunk)
+        if not slot:
+            raise LeaseLost(f"chunk {body.chunk} was freed")
+        now = self._clock.monotonic()
+        operation = self._granting.plan_confirmation(slot, body.version, now)
+        if operation is not None:
+            self._changes.record((operation,))
+            self._granting.confirmed(slot, now)
+        self._committer.reply(peer, request.id, msg.Done())
+
+    def report_corrupt(self, peer: Peer, request: msg.Request, body: msg.ReportCorrupt) -> None:
+        slot = self._state.chunks.slot_of(body.chunk)
+        server = self._fleet.by_id.get(body.server)
+        if slot and server is not None:
+            log.warning(
+                "client reports a corrupt replica of chunk %d on %s:%d; it is to verify it",
+                body.chunk,
+                server.host,
+                server.port,
+            )
+            self._fleet.suspect(server, body.chunk)
+        self._committer.reply(peer, request.id, msg.Done())
