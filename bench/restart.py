@@ -28,7 +28,7 @@ def prepare(directory: Path) -> None:
     won = log.campaign(log.leadership(), "bench:1")
     assert won is not None
     last_hash = chain(GENESIS_HASH, 1, state.sequence, 1, b"")
-    log.append(Batch(1, state.sequence, 1, last_hash, b""))
+    log.append(Batch(1, state.sequence, 1, last_hash, b""), GENESIS_HASH)
     log.close()
     background = OperationLog(_url(directory), "bench", Access.BACKGROUND)
     writer = CheckpointWriter(background.checkpoints, "bench", state.sequence, lambda _: None)

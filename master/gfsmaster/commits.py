@@ -98,7 +98,7 @@ class Committer:
             batch = self._next_batch()
             on_success = self._on_start(batch)
             try:
-                await self._journal.append(batch)
+                await self._journal.append(batch, self.last_hash)
             except StartupError as error:
                 self.failure = error
                 self._parked.clear()

@@ -43,8 +43,8 @@ class Journal(Protocol):
     async def renew(self, epoch: int) -> None:
         """A sign of life of the leader."""
 
-    async def append(self, batch: Batch) -> None:
-        """Makes a batch durable, if its epoch still leads."""
+    async def append(self, batch: Batch, previous: bytes) -> None:
+        """Makes a batch durable, if its epoch still leads and it follows on the one with the hash ``previous``."""
 
     async def resign(self, epoch: int, successor: str) -> None:
         """A planned end, in favour of the node ``successor`` if one is named."""
@@ -118,8 +118,8 @@ class ThreadedJournal:
     async def renew(self, epoch: int) -> None:
         await self.run(self.log.renew, epoch)
 
-    async def append(self, batch: Batch) -> None:
-        await self.run(self.log.append, batch)
+    async def append(self, batch: Batch, previous: bytes) -> None:
+        await self.run(self.log.append, batch, previous)
 
     async def resign(self, epoch: int, successor: str) -> None:
         await self.run(self.log.resign, epoch, successor)

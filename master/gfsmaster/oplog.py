@@ -294,22 +294,22 @@ class OperationLog:
 
     def renew(self, epoch: int) -> None:
         """One more beat. LogFenced if the epoch is over."""
-        self._fenced(epoch, None)
+        self._fenced(epoch)
 
-    def append(self, batch: Batch) -> None:
-        """Appends a row durably, if its epoch still leads and it follows on the last row.
+    def append(self, batch: Batch, previous: bytes) -> None:
+        """Appends a row durably, if its epoch still leads and the last row has the hash ``previous``.
 
         LogFenced or LogOutdated if not: then nothing was appended. LogFailed if the outcome is unknown.
         """
-        self._fenced(batch.epoch, batch)
+        self._fenced(batch.epoch, batch, previous)
 
-    def _fenced(self, epoch: int, batch: Batch | None) -> None:
+    def _fenced(self, epoch: int, batch: Batch | None = None, previous: bytes = b"") -> None:
         try:
             with self._transaction() as connection:
                 if connection.execute(_FENCE, {"epoch": epoch, "holder": self._node}).rowcount != 1:
                     raise LogFenced(f"epoch {epoch} is over, another master leads")
                 if batch is not None:
-                    self._check_follows(connection, batch)
+                    self._check_follows(connection, batch, previous)
                     connection.execute(
                         _APPEND,
                         {
@@ -323,11 +323,11 @@ class OperationLog:
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
 
-    def _check_follows(self, connection: sa.Connection, batch: Batch) -> None:
+    def _check_follows(self, connection: sa.Connection, batch: Batch, previous: bytes) -> None:
         row = connection.execute(_LAST).first()
-        after, previous = (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
-        if batch.first != after + 1 or chain(previous, *batch.numbers, batch.payload) != batch.hash:
-            raise self._outdated(batch.first - 1, after)
+        last = (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
+        if last != (batch.first - 1, previous):
+            raise self._outdated(batch.first - 1, last[0])
 
     def _outdated(self, seen: int, last: int) -> LogOutdated:
         return LogOutdated(
@@ -383,7 +383,7 @@ class OperationLog:
                     Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload))
                     for row in (connection.execute(statement) if last else ())
                 ]
-                if after and previous is not None and not (rows and self._follows(rows[0], after, previous)):
+                if after and previous is not None:
                     self._check_seen(connection, after, previous, bool(rows))
         except SQLAlchemyError as error:
             failure = f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
@@ -403,10 +403,6 @@ class OperationLog:
                 break
             last, total = row.first, total + row.size
         return last
-
-    @staticmethod
-    def _follows(batch: Batch, after: int, previous: bytes) -> bool:
-        return batch.first == after + 1 and chain(previous, *batch.numbers, batch.payload) == batch.hash
 
     def _check_seen(self, connection: sa.Connection, after: int, previous: bytes, goes_on: bool) -> None:
         """LogOutdated unless the row that ends with record ``after`` is there, or was trimmed and the log goes on."""

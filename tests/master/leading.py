@@ -43,7 +43,7 @@ class HeldLog:
         self.batches: list[Batch] = []
         self.successors: list[str] = []
 
-    async def append(self, batch: Batch) -> None:
+    async def append(self, batch: Batch, previous: bytes) -> None:
         async with asyncio.timeout(10):
             await self.open.wait()
         if self.failure is not None:

@@ -63,7 +63,7 @@ class History:
             first, last = self.sequence + 1, self.sequence + len(records)
             previous = self.rows[-1].hash if self.rows else GENESIS_HASH
             self.rows.append(Batch(first, last, 1, chain(previous, first, last, 1, payload), payload))
-            self.log.append(self.rows[-1])
+            self.log.append(self.rows[-1], previous)
 
     def writer(self, node: str = "one") -> CheckpointWriter:
         return CheckpointWriter(self.store, node, self.sequence, no_pause)

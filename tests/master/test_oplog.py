@@ -36,7 +36,7 @@ class Writer:
         payload = op.join_records([record] * records) if payload is None else payload
         first, last = self.sequence + 1, self.sequence + records
         batch = Batch(first, last, epoch, chain(self.hash, first, last, epoch, payload), payload)
-        self.log.append(batch)
+        self.log.append(batch, self.hash)
         self.sequence, self.hash = last, batch.hash
         return batch
 

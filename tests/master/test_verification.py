@@ -81,7 +81,7 @@ def test_a_log_that_leads_elsewhere_is_found(history: History) -> None:
     first = history.sequence + 1
     payload = op.join_records(records)
     previous = history.rows[-1].hash
-    history.log.append(Batch(first, first, 1, chain(previous, first, first, 1, payload), payload))
+    history.log.append(Batch(first, first, 1, chain(previous, first, first, 1, payload), payload), previous)
     [error] = errors_of(history)
     assert isinstance(error, StateDiverged)
     assert f"record {first}" in error.message

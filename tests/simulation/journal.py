@@ -17,7 +17,7 @@ from gfsmaster.checkpoint import decode, encode
 from gfsmaster.checkpoints import Restored
 from gfsmaster.oplog import Batch, Leadership, check_chain
 from gfsmaster.state import State
-from gfsprotocol.errors import GfsError, LogFailed, LogFenced, LogLocked
+from gfsprotocol.errors import GfsError, LogFailed, LogFenced, LogLocked, LogOutdated
 from tests.simulation.loop import MACHINE, Process
 
 LATENCY_SECONDS: Final = (0.0002, 0.003)
@@ -77,11 +77,13 @@ class SharedLog:
             raise LogFenced(f"epoch {epoch} is over, another master leads")
         self.leadership = Leadership(now.epoch, now.holder, now.address, now.beat + 1, now.process)
 
-    def append(self, batch: Batch, node: str, process: Process) -> None:
+    def append(self, batch: Batch, previous: bytes, node: str, process: Process) -> None:
         self.fence(batch.epoch, node)
         if batch.first <= self.sequence:
             self.watch.violate("one append per place", f"{node} appends record {batch.first} once more")
             raise LogFailed("the row is there already")
+        if previous != self.last_hash:
+            raise LogOutdated("the log is not the one that the leader has read")
         check_chain(batch, self.sequence, self.last_hash, "the log")
         self.batches.append(batch)
         self.lasts.append(batch.last)
@@ -185,8 +187,10 @@ class SimulatedJournal:
     async def renew(self, epoch: int) -> None:
         await self._call(lambda: self._log.fence(epoch, self._node), writes=True)
 
-    async def append(self, batch: Batch) -> None:
-        await self._call(lambda: self._log.append(batch, self._node, self._process), writes=True, appends=True)
+    async def append(self, batch: Batch, previous: bytes) -> None:
+        await self._call(
+            lambda: self._log.append(batch, previous, self._node, self._process), writes=True, appends=True
+        )
 
     async def resign(self, epoch: int, successor: str) -> None:
         await self._call(lambda: self._log.resign(epoch, self._node, successor), writes=True)

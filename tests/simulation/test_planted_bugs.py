@@ -93,13 +93,13 @@ def test_a_leader_that_answers_reads_after_its_lease(monkeypatch: pytest.MonkeyP
 def test_an_append_of_unknown_outcome_that_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     original: Any = SimulatedJournal.append
 
-    async def insistent(self: SimulatedJournal, batch: Batch) -> None:
+    async def insistent(self: SimulatedJournal, batch: Batch, previous: bytes) -> None:
         try:
-            await original(self, batch)
+            await original(self, batch, previous)
         except LogLocked:
             raise
         except LogFailed:
-            await original(self, batch)
+            await original(self, batch, previous)
 
     monkeypatch.setattr(SimulatedJournal, "append", insistent)
     finds("one append per place")
