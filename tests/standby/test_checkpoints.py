@@ -220,10 +220,16 @@ async def test_a_leader_with_a_standby_leaves_them_to_it(tmp_path: Path, monkeyp
         await until(lambda: leader.may_checkpoint)
 
 
-async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that would take for ever: each part is a long pause away from the next."""
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint would take for ever: each of its many parts is a long pause away from the next."""
     monkeypatch.setattr(encoding, "PART_BYTES_MAX", 1000)
-    monkeypatch.setattr(checkpointer, "SHARE", 1e-9)
+    for share in ("BUSY_SHARE", "IDLE_SHARE"):
+        monkeypatch.setattr(checkpointer, share, 1e-9)
+    monkeypatch.setattr(checkpointer, "PAUSE_SECONDS_MAX", 1e9)
+
+
+async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slowly(monkeypatch)
     async with nodes(tmp_path, checkpoint_records=30) as cluster:
         await leader_and_standby(cluster)
         await make_files(cluster, 0, 0, 60)
@@ -235,7 +241,8 @@ async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeyp
         assert asyncio.get_running_loop().time() - begun < 3.0
         await until(lambda: not children(), 3.0)
         assert published(cluster) == []
-        monkeypatch.setattr(checkpointer, "SHARE", 1.0)
+        for share in ("BUSY_SHARE", "IDLE_SHARE"):
+            monkeypatch.setattr(checkpointer, share, 1.0)
         await make_files(cluster, 1, 60, 40)
         await asyncio.sleep(0.1)
         await make_files(cluster, 1, 100, 5)
@@ -245,8 +252,7 @@ async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeyp
 
 
 async def test_a_node_that_ends_takes_its_checkpoint_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoding, "PART_BYTES_MAX", 1000)
-    monkeypatch.setattr(checkpointer, "SHARE", 1e-9)
+    slowly(monkeypatch)
     async with nodes(tmp_path, checkpoint_records=30) as cluster:
         await leader_and_standby(cluster)
         await make_files(cluster, 0, 0, 60)
