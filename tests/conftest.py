@@ -144,10 +144,9 @@ def _programs() -> Path:
     programs = postgresql_server.find_programs()
     if programs is not None:
         return programs
-    reason = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
     if os.environ.get(postgresql_server.REQUIRED):
-        pytest.fail(f"{reason}, and {postgresql_server.REQUIRED} is set", pytrace=False)
-    pytest.skip(reason)
+        pytest.fail(f"{postgresql_server.MISSING}, and {postgresql_server.REQUIRED} is set", pytrace=False)
+    pytest.skip(postgresql_server.MISSING)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import psycopg
 PASSWORD = "secret+of/tests"
 REQUIRED = "GFS_TESTS_NEED_POSTGRESQL"
 """Set in the environment: where PostgreSQL is missing its tests fail instead of being skipped."""
+MISSING = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
 READY_SECONDS = 30.0
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
