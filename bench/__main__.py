@@ -6,15 +6,15 @@ import json
 import tempfile
 from pathlib import Path
 
-from bench import data, memory, metadata, restart
+from bench import data, journal, memory, metadata, restart
 from gfsprotocol.ids import MIB
 
-BENCHMARKS = ["memory", "restart", "metadata", "data"]
+BENCHMARKS = ["memory", "restart", "metadata", "journal", "data"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("only", nargs="*", help="which to run of memory, restart, metadata, data; all by default")
+    parser.add_argument("only", nargs="*", help=f"which to run of {', '.join(BENCHMARKS)}; all by default")
     parser.add_argument("--mebibytes", type=int, default=2048, help="size of the file that is moved")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, help="where the cluster's disks are; a temporary directory by default")
@@ -32,11 +32,15 @@ def main() -> None:
         if "metadata" in wanted:
             (Path(name) / "metadata").mkdir()
             rows += metadata.measure(Path(name) / "metadata", arguments.rounds)
+        if "journal" in wanted:
+            (Path(name) / "journal").mkdir()
+            rows += journal.measure(Path(name) / "journal", arguments.rounds)
         if "data" in wanted:
             (Path(name) / "data").mkdir()
             rows += data.measure(Path(name) / "data", arguments.mebibytes * MIB, arguments.rounds)
     for row in rows:
-        print(f"{row['figure']:<26} {row['value']:>16} {row['bare']:>14} {row['ratio']:>7}  aim {row['aim']}")
+        told = row.get("reason") or (f"aim {row['aim']}" if row["aim"] else "")
+        print(f"{row['figure']:<26} {row['value']:>16} {row['bare']:>14} {row['ratio']:>7}  {told}".rstrip())
     results = Path(__file__).parent / "results"
     results.mkdir(exist_ok=True)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")

@@ -25,9 +25,11 @@ def free_ports() -> int:
 
 
 @contextlib.contextmanager
-def running(directory: Path) -> Iterator[Path]:
-    """A cluster with two masters and three chunk servers; gives its client.toml."""
+def running(directory: Path, journal: str = "") -> Iterator[Path]:
+    """A cluster with two masters and three chunk servers; gives its client.toml. ``journal``: where its log is."""
     environment = os.environ | {"XDG_STATE_HOME": str(directory / "state"), "GFS_CHUNKSERVER_RESERVE_BYTES": "0"}
+    if journal:
+        environment["GFS_JOURNAL"] = journal
     home = directory / "cluster"
     command = [str(GFS), "up", "--dir", str(home), "--port-base", str(free_ports()), "--detach"]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)

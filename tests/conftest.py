@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import psutil
@@ -140,20 +141,22 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # --------------------------------------------------------------------------------------------------------- databases
 
 
-def _programs() -> Path:
-    programs = postgresql_server.find_programs()
-    if programs is not None:
-        return programs
-    reason = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
+def do_without(missing: str) -> NoReturn:
+    """Skips a test of PostgreSQL for what is missing, or fails it where nothing may be."""
     if os.environ.get(postgresql_server.REQUIRED):
-        pytest.fail(f"{reason}, and {postgresql_server.REQUIRED} is set", pytrace=False)
-    pytest.skip(reason)
+        pytest.fail(f"{missing}, and {postgresql_server.REQUIRED} is set", pytrace=False)
+    pytest.skip(missing)
+
+
+def postgresql_programs() -> Path:
+    """Where the server's programs are; without them the test is skipped, or fails."""
+    return postgresql_server.find_programs() or do_without(postgresql_server.MISSING)
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[postgresql_server.Server]:
     """A database server for all tests; each makes a database of its own in it."""
-    server = postgresql_server.Server(_programs())
+    server = postgresql_server.Server(postgresql_programs())
     try:
         server.create()
         _for_all_tests.add(server.start())
@@ -168,7 +171,7 @@ def own_postgresql() -> Iterator[Callable[[], postgresql_server.Server]]:
     servers: list[postgresql_server.Server] = []
 
     def make() -> postgresql_server.Server:
-        servers.append(postgresql_server.Server(_programs()))
+        servers.append(postgresql_server.Server(postgresql_programs()))
         return servers[-1]
 
     try:

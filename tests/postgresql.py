@@ -21,6 +21,7 @@ import psycopg
 PASSWORD = "secret+of/tests"
 REQUIRED = "GFS_TESTS_NEED_POSTGRESQL"
 """Set in the environment: where PostgreSQL is missing its tests fail instead of being skipped."""
+MISSING = "no PostgreSQL server is installed (Debian: apt-get install postgresql)"
 READY_SECONDS = 30.0
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -76,6 +77,17 @@ class Server:
         """Sets the server's settings, beside the tests' own; they hold from the next start or reload on."""
         with (self.data / "postgresql.auto.conf").open("a") as file:
             file.write(_SETTINGS + settings)
+
+    def use_certificate(self, certificate: Path, key: Path) -> None:
+        """Speaks TLS, and nothing else, from the next start on."""
+        for name, source in (("server.crt", certificate), ("server.key", key)):
+            shutil.copyfile(source, self.data / name)
+            (self.data / name).chmod(0o600)
+            if self._account:
+                shutil.chown(self.data / name, "nobody", "nogroup")
+        self.configure("ssl = on\n")
+        rules = self.data / "pg_hba.conf"
+        rules.write_text("hostssl all all 127.0.0.1/32 scram-sha-256\n")
 
     def _run(self, program: str, *arguments: object) -> None:
         done = subprocess.run(

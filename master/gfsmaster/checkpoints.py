@@ -258,7 +258,9 @@ class CheckpointWriter:
                 sa.select(
                     *(sa.literal(getattr(checkpoint, column.name), column.type) for column in _checkpoint.c)
                 ).where(~sa.exists().where(_checkpoint.c.sequence >= checkpoint.sequence)),
-            )
+            ),
+            # Of an INSERT, SQLAlchemy keeps it only when told to: with psycopg it would be -1.
+            execution_options={"preserve_rowcount": True},
         )
         if newest.rowcount != 1:
             raise Superseded

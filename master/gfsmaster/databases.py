@@ -289,7 +289,16 @@ class PostgreSQL:
         return getattr(cause, "sqlstate", "") == "55P03"
 
     def end(self, identity: str) -> str:
-        """By ending its sessions in the server, which rolls its transaction back."""
+        """By ending its sessions in the server, which rolls its transaction back.
+
+        Not if they wait for the lock themselves: whoever holds it (a backup, a shell) is no reason to end a leader.
+        """
+        waiting = sa.text(
+            "SELECT blocker.pid FROM pg_stat_activity AS session "
+            "CROSS JOIN LATERAL unnest(pg_blocking_pids(session.pid)) AS blocking(pid) "
+            "JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.pid "
+            "WHERE session.application_name = :name AND blocker.application_name IS DISTINCT FROM :name"
+        )
         statement = sa.text(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, :milliseconds)) "
             "FROM pg_stat_activity WHERE application_name = :name AND pid <> pg_backend_pid()"
@@ -298,6 +307,9 @@ class PostgreSQL:
             return "it has not said which sessions are its own"
         try:
             with self.engine.begin() as connection:
+                blocker = connection.execute(waiting, {"name": identity}).scalar()
+                if blocker is not None:
+                    return f"session {blocker} holds the lock, which is not the leader's, and is left alone"
                 count = connection.execute(statement, {"name": identity, "milliseconds": END_SECONDS * 1000}).scalar()
         except SQLAlchemyError as error:
             raise LogFailed(f"the leader's sessions could not be ended: {reason(error)}") from error

@@ -16,6 +16,7 @@ import pytest
 from gfscluster import processes
 from gfscluster.drill.packets import is_possible
 from tests.cluster.harness import BIN, Cluster
+from tests.postgresql import Server
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
@@ -84,6 +85,20 @@ def test_a_database_drill(cluster: Callable[..., Cluster]) -> None:
     assert [one["note"] for one in report["rounds"]] == ["journal locked", "disk full"]
 
 
+def test_a_database_drill_with_postgresql(cluster: Callable[..., Cluster], postgresql: Server) -> None:
+    with postgresql.database() as name:
+        made = cluster(masters=2, chunkservers=1, journal=postgresql.url(name), master={"lease_seconds": 1})
+        report = drill(made, "database", "--rounds", "3", "--hold", "2.5", "--metadata-only")
+        stopped, ended, locked = report["rounds"]
+        assert stopped["note"].startswith("stopped in a commit; its session was ended after")
+        assert stopped["successor"] != stopped["leader"]
+        assert ended["note"] == "connection lost with a commit in flight"
+        assert locked["note"] == "journal locked"
+        assert not any(one["ended"] for one in report["rounds"]), "no process has to be started again"
+        assert "leads no more: the journal" in made.log(ended["leader"])
+        made.stop()
+
+
 def test_answers_before_the_commit_lose_what_they_promised(tmp_path: Path) -> None:
     arguments = [BIN / "gfs", "drill", "kill", "--acknowledge", "early", "--rounds", "5", "--seed", "1"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
@@ -94,9 +109,23 @@ def test_answers_before_the_commit_lose_what_they_promised(tmp_path: Path) -> No
 
 
 def test_an_interrupted_drill_leaves_nothing_stopped(cluster: Callable[..., Cluster]) -> None:
-    made = cluster()
+    interrupt(cluster(), "pause")
+
+
+@pytest.mark.long
+def test_an_interrupted_drill_leaves_nothing_stopped_in_a_commit(
+    cluster: Callable[..., Cluster], postgresql: Server
+) -> None:
+    with postgresql.database() as name:
+        made = cluster(journal=postgresql.url(name))
+        interrupt(made, "database")
+        made.stop()
+
+
+def interrupt(made: Cluster, mode: str) -> None:
+    """Ctrl-C when the leader is stopped."""
     child = subprocess.Popen(
-        [BIN / "gfs", "drill", "pause", "--hold", "60", "--dir", str(made.directory)],
+        [BIN / "gfs", "drill", mode, "--hold", "60", "--dir", str(made.directory)],
         env={**made.environment, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -18,8 +18,9 @@ from gfsmaster.databases import Access
 from gfsmaster.oplog import GENESIS_HASH, Batch, OperationLog, chain
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import ForeignStore, LogDamaged, LogFailed, UnsupportedFormat
+from gfsprotocol.errors import ForeignStore, LogDamaged, LogFailed, LogOutdated, UnsupportedFormat
 from tests.conftest import ExpectedLogs
+from tests.journals import query
 from tests.master.machine import Machine
 
 
@@ -100,18 +101,17 @@ class History:
         assert state.recomputed_digest() == state.digest()
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with sqlite3.connect(self.url.removeprefix("sqlite:///")) as connection:
-            rows = connection.execute(statement, values).fetchall()
-        connection.close()
-        return rows
+        """One statement with a ``?`` for each value, past our own code."""
+        return query(self.url, statement, *values)
 
     def sequences(self) -> list[int]:
         return [checkpoint.sequence for checkpoint in self.store.published()]
 
 
 @pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    made = History(f"sqlite:///{tmp_path / 'journal.sqlite'}")
+def history(journal_url: str) -> Iterator[History]:
+    """Of twenty records, in each kind of database."""
+    made = History(journal_url)
     made.grow()
     yield made
     made.close()
@@ -143,6 +143,29 @@ def test_one_checkpoint_trims_nothing(history: History) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("files", [1, 20], ids=["one row", "some rows"])
+def test_trimming_leaves_the_row_that_the_next_append_is_checked_against(journal_url: str, files: int) -> None:
+    """Even if nothing was logged since the newest checkpoint: without that row any history could be appended."""
+    history = History(journal_url)
+    try:
+        for _ in range(4):
+            history.grow(files)
+            history.checkpoint()
+            history.writer("other").tidy()  # of a node that finds nothing new
+            last = history.rows[-1]
+            assert history.log.tail() == (last.last, last.hash)
+            assert history.log.read(last.last, last.hash) == []
+            with pytest.raises(LogOutdated, match=f"read up to record {last.last}: that one is not in it"):
+                history.log.append(Batch(last.last + 1, last.last + 1, 1, chain(bytes(32), 0, 0, 0, b""), b""))
+        assert history.log.first() > 1
+        assert len(history.sequences()) == 2
+        history.grow(files)
+        history.check()
+    finally:
+        history.close()
+
+
+@pytest.mark.slow
 def test_fault_7_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_used(
     history: History, expected_logs: ExpectedLogs
 ) -> None:
@@ -166,9 +189,9 @@ def test_fault_7_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_used(
             history.sql(update, payload, newest.attempt, number)
     history.check()
     for column in ("digest", "parts", "size_bytes", "hash"):
-        value = "zeroblob(16)" if column in ("digest", "hash") else f"{column} + 1"
         [before] = history.sql(f"SELECT {column} FROM checkpoint WHERE sequence = ?", newest.sequence)[0]
-        history.sql(f"UPDATE checkpoint SET {column} = {value} WHERE sequence = ?", newest.sequence)
+        wrong = bytes(16) if isinstance(before, bytes) else before + 1
+        history.sql(f"UPDATE checkpoint SET {column} = ? WHERE sequence = ?", wrong, newest.sequence)
         restored = history.log.restore(0)
         assert restored is not None
         assert restored.state.sequence == older
@@ -186,7 +209,7 @@ def test_a_damaged_newest_one_is_replaced_and_the_log_kept_until_two_are_intact(
     history.checkpoint()
     history.grow()
     damaged = history.store.published()[0]
-    history.sql("UPDATE checkpoint_part SET payload = x'00' WHERE attempt = ? AND number = 3", damaged.attempt)
+    history.sql("UPDATE checkpoint_part SET payload = ? WHERE attempt = ? AND number = 3", b"", damaged.attempt)
     history.checkpoint()
     assert history.sequences() == [history.sequence, first]
     assert history.log.first() == first + 1
@@ -200,7 +223,7 @@ def test_fault_2_when_nothing_intact_leads_to_the_log_it_is_refused_and_nothing_
     for _ in range(3):
         history.checkpoint()
         history.grow()
-    history.sql("UPDATE checkpoint_part SET payload = x'00' WHERE number = 2")
+    history.sql("UPDATE checkpoint_part SET payload = ? WHERE number = 2", b"")
     first = history.log.first()
     before = history.sql("SELECT * FROM log") + history.sql("SELECT * FROM checkpoint_part")
     with pytest.raises(LogDamaged, match=f"begins with record {first}, and has no intact checkpoint .* from a backup"):
@@ -249,12 +272,16 @@ def test_only_what_the_log_says_is_published(history: History) -> None:
 
 
 def test_parts_that_are_not_as_they_were_written_are_not_published(history: History) -> None:
-    for damage in ("DELETE FROM checkpoint_part WHERE number = 4", "UPDATE checkpoint_part SET payload = x'00'"):
+    damages: list[tuple[str, list[object]]] = [
+        ("DELETE FROM checkpoint_part WHERE number = 4", []),
+        ("UPDATE checkpoint_part SET payload = ?", [b""]),
+    ]
+    for damage, values in damages:
         writer = history.writer()
         writer.begin()
         for part in encoding.encode(history.machine.state):
             writer.write(part)
-        history.sql(damage)
+        history.sql(damage, *values)
         with pytest.raises(LogDamaged):
             writer.publish(1, history.rows[-1].hash, history.machine.state.digest())
         assert not history.sequences()
@@ -272,6 +299,7 @@ def test_an_attempt_of_another_node_is_seen_as_long_as_it_may_be_of_use(history:
     assert history.sql("SELECT count(*) FROM checkpoint_part WHERE node = 'other'") == [(0,)]
 
 
+@pytest.mark.parametrize("journal_url", ["sqlite"], indirect=True)
 def test_fault_29_a_full_disk_ends_the_attempt_and_not_the_log(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,25 @@ def test_the_server_ends_a_leader_that_stopped_in_a_transaction_if_no_one_else_d
     log.close()
 
 
+def test_a_leader_that_waits_for_a_stranger_is_left_alone(
+    postgresql: Server, database: str, log: OperationLog, other: OperationLog
+) -> None:
+    writer = Writer(log)
+    epoch = lead(log)
+    with postgresql.connect(database) as stranger, ThreadPoolExecutor(1) as thread:
+        stranger.execute("BEGIN")
+        stranger.execute("SELECT 1 FROM leadership FOR UPDATE")
+        append = thread.submit(writer.append, epoch)
+        wait_until(postgresql, f"datname = '{database}' AND wait_event_type = 'Lock'")
+        done = other.end_holder(other.leadership())
+        assert (
+            done == f"session {stranger.info.backend_pid} holds the lock, which is not the leader's, and is left alone"
+        )
+        stranger.execute("ROLLBACK")
+        append.result(timeout=10)
+    assert len(other.read(0, GENESIS_HASH)) == 1
+
+
 # --------------------------------------------------------------------------------------------------- lost connections
 
 

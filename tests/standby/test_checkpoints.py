@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from gfsprotocol import messages as msg
 from gfsprotocol.errors import LogDamaged
 from gfsstandby import checkpointer, snapshot
 from gfsstandby.snapshot import PART, VERIFIED, Snapshot, SnapshotFailed
+from tests import journals
 from tests.conftest import ExpectedLogs
 from tests.master.machine import Machine
 from tests.standby.nodes import Nodes, nodes
@@ -38,10 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def query(cluster: Nodes, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    with sqlite3.connect(cluster.directory / "journal.sqlite", timeout=10) as connection:
-        rows = connection.execute(statement, values).fetchall()
-    connection.close()
-    return rows
+    return journals.query(cluster.journal_url, statement, *values)
 
 
 def published(cluster: Nodes) -> list[int]:
@@ -163,8 +160,8 @@ def test_a_child_ends_with_its_parent() -> None:
 # ------------------------------------------------------------------------------------------------------------- nodes
 
 
-async def test_a_standby_writes_them_and_a_restart_begins_there(tmp_path: Path) -> None:
-    async with nodes(tmp_path, checkpoint_records=30) as cluster:
+async def test_a_standby_writes_them_and_a_restart_begins_there(tmp_path: Path, journal_url: str) -> None:
+    async with nodes(tmp_path, journal_url, checkpoint_records=30) as cluster:
         await leader_and_standby(cluster)
         total = 0
         for _ in range(3):
@@ -348,10 +345,10 @@ async def test_fault_7_a_damaged_newest_one_is_passed_over_with_a_warning(
 
 
 async def test_a_standby_that_slept_through_the_trimming_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, journal_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "TRIMMED_ROWS", 4)
-    async with nodes(tmp_path, count=3, checkpoint_records=20) as cluster:
+    async with nodes(tmp_path, journal_url, count=3, checkpoint_records=20) as cluster:
         await leader_and_standby(cluster)
         sleeper = cluster.start(2)
         await cluster.status(2)

@@ -15,7 +15,6 @@ from gfscluster import layout
 from gfscluster.drill import early, report
 from gfscluster.drill.fill import fill
 from gfscluster.drill.hits import (
-    EndedSessions,
     FullDisk,
     HandOver,
     Hit,
@@ -113,8 +112,9 @@ def command(
     """Hits the leading master of a cluster that gfs up has started, while clients keep a ledger of every call.
 
     MODE is kill (SIGKILL), pause (SIGSTOP, later SIGCONT), partition (its packets are lost), handover (a planned
-    change), or database (the journal is locked and its disk full, in turn; with PostgreSQL its sessions are ended).
-    What was done is undone after each round, and on Ctrl-C. Then every call is checked.
+    change), or database (in turn, the journal is locked and the leader's disk full; with PostgreSQL the leader is
+    stopped in the middle of a commit, its session is ended while it commits, and the journal is locked). What was done
+    is undone after each round, and on Ctrl-C. Then every call is checked.
 
     Exit code 0: nothing was lost. 27: something was. 35: the cluster did not come back.
     """
@@ -190,7 +190,14 @@ def _hits(
     if mode == "handover":
         return [HandOver(place, shape, seconds, config.key_bytes)]
     if not journal.startswith("sqlite:"):
-        return [EndedSessions(place, shape, 0.0, journal)]
+        # Not imported for other drills: the driver takes its time.
+        from gfscluster.drill.sessions import EndedInCommit, LockedRow, StoppedInCommit
+
+        return [
+            StoppedInCommit(place, shape, seconds, journal),
+            EndedInCommit(place, shape, 0.0, journal),
+            LockedRow(place, shape, seconds, journal),
+        ]
     file = Path(journal.removeprefix("sqlite:///"))
     return [LockedJournal(place, shape, seconds, file), FullDisk(place, shape, seconds)]
 

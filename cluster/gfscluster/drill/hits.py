@@ -18,8 +18,7 @@ from gfscluster.drill.packets import PacketLoss
 from gfscluster.drill.watch import Masters
 from gfscluster.layout import Layout
 from gfscluster.shape import Shape
-from gfsmaster.oplog import OperationLog
-from gfsprotocol.errors import ConfigurationError, LogFailed, RemoteProtocolError
+from gfsprotocol.errors import ConfigurationError, RemoteProtocolError
 from gfsprotocol.messages import HandedOver, Handover
 
 HANDOVER_SECONDS: Final = 30.0
@@ -229,28 +228,6 @@ class FullDisk(Hit):
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(self.record.pid, resource.RLIMIT_FSIZE, self._limits)
             self._limits = None
-
-
-class EndedSessions(Hit):
-    """The leader's sessions are ended by the database server."""
-
-    def __init__(self, place: Layout, shape: Shape, seconds: float, journal: str) -> None:
-        super().__init__(place, shape, seconds)
-        self._journal = journal
-
-    async def act(self) -> None:
-        await asyncio.to_thread(self._end)
-
-    def _end(self) -> None:
-        log = OperationLog(self._journal, "drill")
-        try:
-            current = log.leadership()
-            self._at = time.monotonic()
-            self.note = log.end_holder(current)
-        except LogFailed as error:
-            self.note = error.message
-        finally:
-            log.close()
 
 
 def _free_port(host: str) -> int:
