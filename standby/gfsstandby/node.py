@@ -210,6 +210,10 @@ class Node:
                     won = await self._campaign(current, now - still_since)
                     if won is not None:
                         return won, now
+            except LogLocked as error:
+                # Nothing was changed, so what was seen of the leader counts on: after a lease the lock is seen to.
+                log.warning("%s waits for the journal: %s", self.config.node, error)
+                await asyncio.sleep(self.config.lease_seconds)
             except LogFailed as error:
                 # Reading promises nothing to anyone, and an election of unknown outcome is one that we did not win.
                 log.warning("%s waits for the journal: %s", self.config.node, error)
@@ -257,7 +261,7 @@ class Node:
             if silent < self.config.lease_seconds:
                 raise
             done = await self._end_holder(current)
-            log.warning("%s is silent, and the log is locked: %s", current.holder, done)
+            log.warning("%s is silent, and the log is locked: %s", current.holder or "who resigned", done)
             return await self._journal.campaign(current, self.config.address)
 
     async def _lead(self, won: Leadership, started: float) -> None:
