@@ -13,6 +13,7 @@ import sqlite3
 import threading
 import time
 import urllib.parse
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -29,6 +30,8 @@ BUSY_SECONDS: Final = 5.0
 """How long an append waits for another one's lock."""
 CAMPAIGN_SECONDS: Final = 0.3
 """How long a candidate waits for it."""
+SILENT_SECONDS: Final = BUSY_SECONDS
+"""A node that is found with the lock again so much later, while nobody leads, does not work any more."""
 IDLE_TRANSACTION_SECONDS: Final = 10
 END_SECONDS: Final = 2
 """How long PostgreSQL may take to end a session."""
@@ -55,6 +58,9 @@ class Database(Protocol):
     engine: sa.Engine
     identity: str
     """What the leadership row says of this process, so that others can end what it leaves behind."""
+
+    names_nodes: bool
+    """Whether every node, not only the leader, is to say there who it is, before it can stop with a lock."""
 
     where: str
     """The database, for people: without a password."""
@@ -86,8 +92,11 @@ class Database(Protocol):
     def interrupt(self) -> None:
         """From any thread: lets the calls that wait for the database fail, as far as that is possible."""
 
-    def end(self, identity: str) -> str:
-        """Ends what a leader that has stopped holds; what was done, for people."""
+    def end(self, identity: str, nodes: Mapping[str, str], /) -> str:
+        """Ends what a leader that has stopped holds, or what another node does; what was done, for people.
+
+        ``nodes`` are the identities of the nodes that have named themselves, by name.
+        """
 
 
 def open_database(url: sa.URL, access: Access = Access.LOG) -> Database:
@@ -103,6 +112,8 @@ def open_database(url: sa.URL, access: Access = Access.LOG) -> Database:
 class SQLite:
     """A file on this host."""
 
+    names_nodes = True
+
     def __init__(self, url: sa.URL, access: Access) -> None:
         self.identity = processes.own_identity()
         self.where = url.database or "a database in memory"
@@ -110,6 +121,8 @@ class SQLite:
         self._access = access
         # In WAL mode, all locks are on parts of this file.
         self._locked_file = Path(f"{url.database}-shm")
+        self._suspect = ("", "", 0.0)
+        """The last leader, the node that was found with its lock, and when that was first (monotonic seconds)."""
         arguments = {"timeout": BUSY_SECONDS, "check_same_thread": False}
         if access is not Access.LOG:
             # Only who prepares the log may make the file.
@@ -181,15 +194,32 @@ class SQLite:
     def interrupt(self) -> None:
         """Nothing can be done about a disk that does not answer; all other waiting has its limit."""
 
-    def end(self, identity: str) -> str:
+    def end(self, identity: str, nodes: Mapping[str, str], /) -> str:
         """By SIGKILL: its lock goes with it, and so does its half of a transaction.
 
-        Not if it is known that another process holds the lock (a backup, a shell): that is no reason to end a leader.
+        Not if it is known that another process holds the lock. If that is a node (a candidate, or a standby that writes
+        a checkpoint), it is ended in the leader's place when it is stopped, or does not let go for SILENT_SECONDS. A
+        stranger (a backup, a shell) is nobody's to end.
         """
         holders = processes.lock_holders(self._locked_file)
-        if holders and processes.pid_of(identity) not in holders:
-            return f"the lock is held by process {min(holders)}, which is not the leader and is left alone"
-        return processes.end(identity)
+        if not holders or processes.pid_of(identity) in holders:
+            return processes.end(identity)
+        for name, node in nodes.items():
+            if processes.pid_of(node) not in holders or node == self.identity:
+                continue
+            state = processes.state_of(node)
+            if state == "T" or (state and self._is_silent(identity, node)):
+                return f"the lock is held by {name}, and {processes.end(node)}"
+            if state:
+                return f"the lock is held by {name}, process {processes.pid_of(node)}, which gets time to let go"
+        return f"the lock is held by process {min(holders)}, which is no master and is left alone"
+
+    def _is_silent(self, leader: str, node: str) -> bool:
+        """Whether the node was found with the lock before, SILENT_SECONDS ago, and nobody has led since."""
+        now = time.monotonic()
+        if self._suspect[:2] != (leader, node):
+            self._suspect = (leader, node, now)
+        return now - self._suspect[2] >= SILENT_SECONDS
 
 
 class PostgreSQL:
@@ -197,7 +227,12 @@ class PostgreSQL:
 
     A connection that was lost while it was idle makes one call fail and no more: the pool opens all its connections
     anew then. To ask each one before it is used would cost every commit a round trip.
+
+    A candidate that has stopped within a transaction needs no one to end it: the server does, after
+    IDLE_TRANSACTION_SECONDS.
     """
+
+    names_nodes = False
 
     def __init__(self, url: sa.URL, access: Access) -> None:
         self.identity = f"gfs-master-{secrets.token_hex(8)}"
@@ -288,7 +323,7 @@ class PostgreSQL:
         cause = error.orig if isinstance(error, DBAPIError) else None
         return getattr(cause, "sqlstate", "") == "55P03"
 
-    def end(self, identity: str) -> str:
+    def end(self, identity: str, _nodes: Mapping[str, str], /) -> str:
         """By ending its sessions in the server, which rolls its transaction back.
 
         Not if they wait for the lock themselves: whoever holds it (a backup, a shell) is no reason to end a leader.

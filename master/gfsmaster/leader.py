@@ -114,6 +114,8 @@ class Leader:
             self._hears,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._summaries: set[asyncio.Task[None]] = set()
+        """Those of the tasks that make summaries."""
         self._take: Callable[[State, bytes, int], None] | None = None
         """Who waits for a snapshot of the state."""
         self._taken = asyncio.Event()
@@ -384,10 +386,11 @@ class Leader:
         log.info("%s handed epoch %d over to %s", self.config.node, self.epoch, successor.node)
         peer.respond(request_id, msg.HandedOver(successor.node, successor.address))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _tail_log(self, peer: Peer, request: msg.Request, body: msg.TailLog) -> None:
         if peer.hello.role != "master":
@@ -395,11 +398,13 @@ class Leader:
         self.tailers.ask(peer, request, body)
 
     def _summarize(self, peer: Peer, request: msg.Request, body: msg.Summarize) -> None:
-        if len(self._tasks) >= SUMMARIES_MAX:
+        if len(self._summaries) >= SUMMARIES_MAX:
             raise Busy(f"{SUMMARIES_MAX} summaries are being made already")
         slot = self.planner.namespace.find(request.user, body.base, body.path)
         summarizer = Summarizer(self.state, request.user, slot, self.planner.namespace.allowed)
-        self._start(self._run_summary(peer, request.id, summarizer))
+        task = self._start(self._run_summary(peer, request.id, summarizer))
+        self._summaries.add(task)
+        task.add_done_callback(self._summaries.discard)
 
     async def _run_summary(self, peer: Peer, request_id: int, summarizer: Summarizer) -> None:
         try:

@@ -2,7 +2,7 @@
 
 Tables::
 
-    meta        name, value                  format, cluster
+    meta        name, value                  format; node:NAME, the process that the node is
     leadership  id = 1, epoch, holder, address, beat
     log         first, last, epoch, hash, payload
     checkpoint, checkpoint_part                    see :mod:`gfsmaster.checkpoints`
@@ -50,6 +50,8 @@ from gfsprotocol.errors import (
 )
 
 _NUMBERS: Final = struct.Struct("<QQQ")
+_NODE: Final = "node:"
+"""Before the name of a node: the row of ``meta`` that says which process it is."""
 GENESIS_HASH: Final = bytes(32)
 READ_ROWS: Final = 1024
 READ_BYTES: Final = 4 << 20
@@ -136,6 +138,7 @@ class OperationLog:
         self._engine = self._database.engine
         self._where = self._database.where
         self.checkpoints = CheckpointStore(self._database, self._where)
+        self._is_introduced = not self._database.names_nodes
 
     def close(self) -> None:
         self._engine.dispose()
@@ -265,32 +268,65 @@ class OperationLog:
             raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
         return Leadership(row.epoch, row.holder, row.address, row.beat, row.process)
 
+    @contextlib.contextmanager
+    def _impatient(self) -> Iterator[sa.Connection]:
+        """A transaction that does not wait long for a lock: LogLocked says that nothing was changed."""
+        try:
+            with self._transaction() as connection:
+                self._database.limit_wait(connection)
+                yield connection
+        except SQLAlchemyError as error:
+            if self._database.is_locked(error):
+                raise LogLocked(f"the journal {self._where} is locked by another process") from error
+            raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
+
+    def introduce(self) -> None:
+        """Says which process this node is, once, where others can read it who find the log locked by it.
+
+        LogLocked or LogFailed if that cannot be written now; :meth:`campaign` does it then.
+        """
+        if self._is_introduced:
+            return
+        name = _NODE + self._node
+        with self._impatient() as connection:
+            connection.execute(_meta.delete().where(_meta.c.name == name))
+            connection.execute(_meta.insert(), [{"name": name, "value": self._database.identity}])
+        self._is_introduced = True
+
     def campaign(self, seen: Leadership, address: str) -> Leadership | None:
-        """Takes the next epoch if nothing has changed since ``seen``; None if someone was faster, or lives."""
+        """Takes the next epoch if nothing has changed since ``seen``; None if someone was faster, or lives.
+
+        LogLocked if another process has the lock: then nothing was changed. LogFailed if the outcome is unknown.
+        """
+        self.introduce()
         won = Leadership(seen.epoch + 1, self._node, address, seen.beat + 1, self._database.identity)
         statement = (
             sa.update(_leadership)
             .where(_leadership.c.id == 1, _leadership.c.epoch == seen.epoch, _leadership.c.beat == seen.beat)
             .values(epoch=won.epoch, holder=won.holder, address=won.address, beat=won.beat, process=won.process)
         )
-        try:
-            with self._transaction() as connection:
-                self._database.limit_wait(connection)
-                if connection.execute(statement).rowcount != 1:
-                    return None
-        except SQLAlchemyError as error:
-            if self._database.is_locked(error):
-                raise LogLocked(f"the journal {self._where} is locked by another process") from error
-            raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
+        with self._impatient() as connection:
+            if connection.execute(statement).rowcount != 1:
+                return None
         return won
 
     def end_holder(self, holder: Leadership) -> str:
         """Ends what holds the log's lock for a leader that has stopped; what was done, for people.
 
-        With SQLite the very process that is named in the leadership row, if it runs on this host; with PostgreSQL the
-        leader's connections.
+        With SQLite the very process that is named in the leadership row, or another node's that has stopped with the
+        lock, if it runs on this host; with PostgreSQL the leader's connections.
         """
-        return self._database.end(holder.process)
+        # Who has resigned is a standby like others now, however silent the leadership is.
+        return self._database.end(holder.process if holder.holder else "", self._nodes())
+
+    def _nodes(self) -> dict[str, str]:
+        """The processes of the nodes that have introduced themselves, by the nodes' names."""
+        named = sa.select(_meta.c.name, _meta.c.value).where(_meta.c.name.startswith(_NODE))
+        try:
+            with self._engine.connect() as connection:
+                return {row.name.removeprefix(_NODE): row.value for row in connection.execute(named)}
+        except SQLAlchemyError as error:
+            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
 
     def renew(self, epoch: int) -> None:
         """One more beat. LogFenced if the epoch is over."""

@@ -1,4 +1,4 @@
-"""Which process holds the leadership, and how to end it when it has stopped with the log's lock in its hand.
+"""Which process a master node is, and how to end it when it has stopped with the log's lock in its hand.
 
 HDFS's ZKFC fences by ssh and kill; on one host this is the same without ssh. An identity is boot id, pid namespace, pid
 and start time, so nothing but that very process is ever ended: not one that got its number later, not one of another
@@ -17,7 +17,7 @@ END_SECONDS: Final = 5.0
 def own_identity() -> str:
     """``boot/namespace/pid/start`` of this process; empty where /proc does not say."""
     pid = os.getpid()
-    start = _start_time(pid)
+    start = _look(pid)[1]
     return f"{_place()}/{pid}/{start}" if start else ""
 
 
@@ -34,7 +34,7 @@ def end(identity: str) -> str:
         return "it runs on another host, or in another container"
     pid = int(rest)
     if identity == own_identity():
-        # We led last, and another candidate has stopped with the lock: which one, the log cannot say.
+        # We led last, and somebody else has stopped with the lock.
         return "it is this very process, and another one has the lock"
     try:
         descriptor = os.pidfd_open(pid)
@@ -42,7 +42,7 @@ def end(identity: str) -> str:
         return f"process {pid} is gone"
     try:
         # The descriptor is of a process that was alive: if its start time is right now, it was the right one all along.
-        if _start_time(pid) != start:
+        if _look(pid)[1] != start:
             return f"process {pid} is gone, its number belongs to another"
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         watch = select.poll()
@@ -61,6 +61,12 @@ def pid_of(identity: str) -> int:
     """The process id in an identity of this host and container; 0 if there is none."""
     parts = identity.rsplit("/", 2)
     return int(parts[1]) if len(parts) == 3 and parts[0] == _place() and parts[1].isdigit() else 0
+
+
+def state_of(identity: str) -> str:
+    """The state of a process as ps shows it, ``T`` for a stopped one; empty if it is gone, or not of this container."""
+    state, start = _look(pid_of(identity))
+    return state if start == identity.rpartition("/")[2] else ""
 
 
 def lock_holders(file: Path) -> set[int]:
@@ -87,10 +93,11 @@ def _place() -> str:
         return "unknown"
 
 
-def _start_time(pid: int) -> str:
-    """In clock ticks since the boot, proc(5) field 22; empty if there is no such process."""
+def _look(pid: int) -> tuple[str, str]:
+    """State, and start in clock ticks since the boot: fields 3 and 22 of proc(5); empty if there is no such process."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return ""
-    return status.rpartition(")")[2].split()[19]
+        return "", ""
+    fields = status.rpartition(")")[2].split()
+    return fields[0], fields[19]

@@ -455,7 +455,7 @@ class TailLog(msgspec.Struct, array_like=True, frozen=True, tag=170, gc=False):
     """A standby asks the leader for what follows record ``after``.
 
     Reply: LogTail, as soon as there is something, or after a while with nothing. It is also how the leader knows its
-    standbys, and how these know that it lives.
+    standbys, and how these know that it lives. Who leads no more replies EpochEnded.
     """
 
     node: str
@@ -731,6 +731,12 @@ class LogTail(msgspec.Struct, array_like=True, frozen=True, tag=222, gc=False):
     """The leader has given its epoch back, in favour of this node."""
 
 
+class EpochEnded(msgspec.Struct, array_like=True, frozen=True, tag=225, gc=False):
+    """This node has led the epoch and does not any more, whether or not the log could be told."""
+
+    epoch: int
+
+
 class HandedOver(msgspec.Struct, array_like=True, frozen=True, tag=223, gc=False):
     node: str
     address: str
@@ -806,6 +812,7 @@ ReplyBody = (
     | Registered
     | Orders
     | LogTail
+    | EpochEnded
     | HandedOver
 )
 NoticeBody = Done | Leading

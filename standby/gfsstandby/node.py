@@ -85,6 +85,8 @@ class Node:
         """The last epoch that this process has led."""
         self._abstains_until = 0.0
         """Until then (monotonic seconds), or until somebody speaks to us, it does not stand: it was cut off."""
+        self._cautious_until = 0.0
+        """Until then (monotonic seconds) it leaves it to others to stand before the lease is over: it has failed."""
         self._follow_anew()
 
     def _follow_anew(self) -> None:
@@ -170,7 +172,10 @@ class Node:
 
     async def _follow_and_lead(self) -> None:
         won, started = await self._follow()
-        await self._lead(won, started)
+        if not await self._lead(won, started):
+            # What failed here may fail everywhere: then each tries once a lease, as if nobody said anything.
+            self._cautious_until = self.clock.monotonic() + self.config.lease_seconds
+        self._standby.ended_epoch = won.epoch
 
     async def _follow(self) -> tuple[Leadership, float]:
         """Tails the log until an election is won: the new leadership, and when we asked for it."""
@@ -210,6 +215,10 @@ class Node:
                     won = await self._campaign(current, now - still_since)
                     if won is not None:
                         return won, now
+            except LogLocked as error:
+                # Nothing was changed, so what was seen of the leader counts on: after a lease the lock is seen to.
+                log.warning("%s waits for the journal: %s", self.config.node, error)
+                await asyncio.sleep(self.config.lease_seconds)
             except LogFailed as error:
                 # Reading promises nothing to anyone, and an election of unknown outcome is one that we did not win.
                 log.warning("%s waits for the journal: %s", self.config.node, error)
@@ -248,6 +257,8 @@ class Node:
             # Our own, of a process before this one: unless it ended badly in this very process, there is no one to wait
             # for.
             return current.epoch != self._led_epoch
+        if self._tailing.ended_epoch == current.epoch and self.clock.monotonic() >= self._cautious_until:
+            return True
         return self.config.takeover_when_refused and self._tailing.refused_epoch == current.epoch
 
     async def _campaign(self, current: Leadership, silent: float) -> Leadership | None:
@@ -257,21 +268,21 @@ class Node:
             if silent < self.config.lease_seconds:
                 raise
             done = await self._end_holder(current)
-            log.warning("%s is silent, and the log is locked: %s", current.holder, done)
+            log.warning("%s is silent, and the log is locked: %s", current.holder or "who resigned", done)
             return await self._journal.campaign(current, self.config.address)
 
-    async def _lead(self, won: Leadership, started: float) -> None:
-        """Serves one epoch to its end."""
+    async def _lead(self, won: Leadership, started: float) -> bool:
+        """Serves one epoch to its end; whether that was a planned one."""
         self._led_epoch = won.epoch
         try:
             await self.follower.catch_up()
         except LogFailed as failure:
             log.warning("%s cannot lead: %s", self.config.node, failure)
-            return
+            return False
         follower = self.follower
         if follower.state.epoch > won.epoch:
             log.warning("%s cannot lead: epoch %d is over already", self.config.node, won.epoch)
-            return
+            return False
         log.info("%s leads epoch %d from record %d on", self.config.node, won.epoch, follower.state.sequence)
         leader = Leader(
             self.config,
@@ -310,6 +321,7 @@ class Node:
                 self.follower.adopt(leader.state, leader.fleet, leader.committer.last_hash, leader.epoch)
             else:
                 await self._close_peers()
+        return resigned
 
     def _first_operations(self, epoch: int) -> tuple[op.AnyOperation, ...]:
         begin = op.BeginEpoch(epoch, self.config.node)

@@ -17,7 +17,7 @@ from gfsmaster.journal import ThreadedJournal
 from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import network, rpc
 from gfsprotocol.channel import Channel, Clock, SystemClock
-from gfsprotocol.errors import AddressInUse, ConfigurationError, ConnectionLost, GfsError
+from gfsprotocol.errors import AddressInUse, ConfigurationError, ConnectionLost, GfsError, LogFailed
 from gfsprotocol.network import RPC_PATH, server_log, upgrade
 from gfsprotocol.settings import read_secret
 from gfsstandby.checkpointer import Checkpointer
@@ -50,6 +50,7 @@ class MasterProcess:
         try:
             if await self._journal.run(self._journal.log.prepare, self.config.genesis) and not self.config.genesis:
                 log.info("the log is empty: waiting for the master that begins the cluster")
+            await self._introduce()
             self._checkpointer = Checkpointer(
                 OperationLog(self.config.journal, self.config.node, Access.BACKGROUND),
                 self.config.node,
@@ -74,6 +75,13 @@ class MasterProcess:
                 self._checkpointer.close()
             await self._journal.close()
         return 0
+
+    async def _introduce(self) -> None:
+        try:
+            await self._journal.run(self._journal.log.introduce)
+        except LogFailed as error:
+            # To follow needs nothing written, and who stands for election tries it again.
+            log.info("%s could not say in the journal which process it is: %s", self.config.node, error)
 
     async def _run_node(self) -> None:
         runner = await self._listen()

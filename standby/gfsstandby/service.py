@@ -42,6 +42,8 @@ class StandbyService:
         """The leader's epoch, as the log says."""
         self.leader = ""
         """The leader's address."""
+        self.ended_epoch = 0
+        """The last epoch that this node has led; it answers nothing as its leader any more."""
         self._started = clock.monotonic()
         self._parked: list[_Parked] = []
         self._queries: Queries | None = None
@@ -61,6 +63,8 @@ class StandbyService:
             case msg.ChunkReport():
                 self._follower.registry.report(request.body)
                 peer.respond(request.id, msg.Done())
+            case msg.TailLog() if self.ended_epoch and peer.hello.role == "master":
+                peer.respond(request.id, msg.EpochEnded(self.ended_epoch))
             case _:
                 if not request.at_standby or not self._follower.is_ready:
                     raise NotLeader(f"{self._config.node} is a standby", hint=self.leader)

@@ -44,6 +44,8 @@ class Tailing:
         """Set when there may be something to do about the leadership: the leader has resigned, or is gone."""
         self.refused_epoch = 0
         """The epoch whose leader's address has refused a connection."""
+        self.ended_epoch = 0
+        """The epoch whose leader has said itself that it is over."""
         self.successor = ""
         """Whom the leader has chosen when it resigned."""
         self.token_clock: tuple[int, int, float] | None = None
@@ -116,6 +118,11 @@ class Tailing:
         after = self._follower.state.sequence
         response = await peer.call(msg.TailLog(self._node, self._address, after), self._reply_seconds)
         tail = response.body
+        if isinstance(tail, msg.EpochEnded):
+            if tail.epoch == self._leader.epoch != self.ended_epoch:
+                self.ended_epoch = tail.epoch
+                self.alarm.set()
+            raise NotLeader(f"it does not lead epoch {tail.epoch} any more")
         if not isinstance(tail, msg.LogTail):
             raise RemoteProtocolError(f"the leader answered {type(tail).__name__} to TailLog")
         now = self._clock.monotonic()

@@ -1,9 +1,11 @@
 """Requests that no well-behaved client makes are refused: none of them can stop a master or hang it."""
 
+import asyncio
+
 import pytest
 
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import FileTooLarge, InvalidArgument, NotFound, StaleHandle
+from gfsprotocol.errors import Busy, FileTooLarge, InvalidArgument, NotFound, StaleHandle
 from tests.master.leading import leading
 from tests.master.machine import Machine
 
@@ -88,3 +90,16 @@ async def test_a_chunk_index_out_of_range_is_refused_and_takes_no_memory(index: 
         with pytest.raises(StaleHandle):
             await harness.change(client, msg.RecordLength(inode, (msg.ChunkLength(index, chunk, 5, 1),)))
         assert (await client.call(msg.Stat(b"/f"), 5)).body is not None
+
+
+async def test_summaries_have_a_limit_that_nothing_else_counts_against(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gfsmaster.leader.SUMMARIES_MAX", 1)
+    async with leading() as harness:
+        client = await harness.connect("client", CLIENT)
+        harness.leader._start(asyncio.sleep(60))  # as a handover would
+        await client.call(msg.Summarize(b"/"), 5)
+        calls = [client.call(msg.Summarize(b"/"), 5) for _ in range(2)]
+        first, second = await asyncio.gather(*calls, return_exceptions=True)
+        assert not isinstance(first, BaseException)
+        assert isinstance(second, Busy)
+        await client.call(msg.Summarize(b"/"), 5)

@@ -122,9 +122,12 @@ class Machine:
         await node.serve(peer)
 
     async def _end_holder(self, holder: Leadership) -> str:
-        """Ends the very process that is named, if it is there."""
+        """Ends the very process that is named, if it is there, or the one that has stopped with the lock."""
+        locker = self.world.log.locked_by
         for machine in self.world.machines:
-            if machine.is_up and f"{machine.name}/{machine._incarnation}" == holder.process:
+            has_stopped = machine.process is locker and locker.is_paused
+            is_named = holder.holder and f"{machine.name}/{machine._incarnation}" == holder.process
+            if machine.is_up and (has_stopped if locker is not None else is_named):
                 if machine is self:
                     return "it is this very process, and another one has the lock"
                 self.world.note("is ended for the lock", machine.process, "by", self.name)

@@ -28,6 +28,7 @@ class Nodes:
         self.journal_url = journal_url
         self.directory = directory
         self.checkpoint_records = checkpoint_records
+        self.lease_seconds = LEASE_SECONDS
         self.heartbeat_seconds = 60.0
         """What a leader expects of chunk servers; here are none, and it may not be taken for cut off."""
         self.secret = secrets.token_bytes(32)
@@ -48,7 +49,7 @@ class Nodes:
             secret_file=self.secret_file,
             genesis=genesis,
             masters=[f"127.0.0.1:{port}" for port in self.ports],
-            lease_seconds=LEASE_SECONDS,
+            lease_seconds=self.lease_seconds,
             checkpoint_records=self.checkpoint_records,
             heartbeat_seconds=self.heartbeat_seconds,
         )

@@ -9,7 +9,15 @@ from sqlalchemy.exc import OperationalError
 
 from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import AddressInUse, CallForgotten, ForeignStore, LogDamaged, NotLeader
+from gfsprotocol.errors import (
+    AddressInUse,
+    AvailabilityError,
+    CallForgotten,
+    ForeignStore,
+    LogDamaged,
+    LogFailed,
+    NotLeader,
+)
 from tests.conftest import ExpectedLogs
 from tests.journals import execute
 from tests.standby.nodes import LEASE_SECONDS, nodes
@@ -128,6 +136,43 @@ async def test_a_standby_outlives_a_journal_that_cannot_be_reached_for_a_while(
                     await asyncio.sleep(0.02)
         await cluster.stop(0)
         await cluster.until_leading(1)
+
+
+async def test_a_leader_that_cannot_write_any_more_is_followed_without_waiting_for_its_lease(
+    tmp_path: Path, journal_url: str, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    """Its disk is full, so it cannot resign in the log; whoever has failed does not try again at once."""
+    expected_logs("node-[01] leads no more: the disk is full")
+    async with nodes(tmp_path, journal_url) as cluster:
+        cluster.lease_seconds = 20.0
+        first = cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        second = cluster.start(1)
+        await cluster.status(1)
+        async with asyncio.timeout(10):
+            while second.node.digest() != first.node.digest():  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+        async def fill_the_disk(leader: int) -> None:
+            log = cluster.running[leader][0]._journal.log
+
+            def full(*_: object) -> None:
+                raise LogFailed("the disk is full")
+
+            for name in ("append", "renew", "resign"):
+                monkeypatch.setattr(log, name, full)
+            async with cluster.client(leader) as client:
+                with pytest.raises(AvailabilityError):
+                    await client.call(msg.Mkdir(b"/a"), 5, (), msg.Call(1, 1))
+
+        await fill_the_disk(0)
+        assert (await cluster.until_leading(1)).epoch == 2
+        await fill_the_disk(1)
+        async with asyncio.timeout(10):
+            while first.node._tailing.ended_epoch != 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert (await cluster.status(0)).role == "standby"
+        assert execute(journal_url, "SELECT epoch, holder FROM leadership") == [(2, "node-1")]
 
 
 async def test_fault_12_a_node_that_is_alone_never_invents_a_cluster(tmp_path: Path, journal_url: str) -> None:
