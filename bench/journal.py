@@ -50,9 +50,9 @@ def _append_seconds(url: str) -> list[float]:
         payload = bytes(APPEND_BYTES)
         hash, seconds = GENESIS_HASH, []
         for number in range(1, APPEND_WARM_UP + APPENDS + 1):
-            hash = chain(hash, number, number, won.epoch, payload)
+            previous, hash = hash, chain(hash, number, number, won.epoch, payload)
             begun = time.perf_counter()
-            log.append(Batch(number, number, won.epoch, hash, payload))
+            log.append(Batch(number, number, won.epoch, hash, payload), previous)
             seconds.append(time.perf_counter() - begun)
         return seconds[APPEND_WARM_UP:]
     finally:

@@ -51,7 +51,7 @@ def start(directory: Path) -> float:
     state = asyncio.run(follow())
     assert len(state.inodes) > memory.FILES
     seconds = time.time() - psutil.Process().create_time()
-    journal.close()
+    asyncio.run(journal.close())
     return seconds
 
 

@@ -156,7 +156,7 @@ def test_trimming_leaves_the_row_that_the_next_append_is_checked_against(journal
             assert history.log.tail() == (last.last, last.hash)
             assert history.log.read(last.last, last.hash) == []
             with pytest.raises(LogOutdated, match=f"read up to record {last.last}: that one is not in it"):
-                history.log.append(Batch(last.last + 1, last.last + 1, 1, chain(bytes(32), 0, 0, 0, b""), b""))
+                history.log.append(Batch(last.last + 1, last.last + 1, 1, bytes(32), b""), bytes(32))
         assert history.log.first() > 1
         assert len(history.sequences()) == 2
         history.grow(files)
