@@ -133,6 +133,16 @@ class Server:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self.directory)
 
+    def stop_receiving(self) -> None:
+        """A replica gets nothing more from its primary; returns when that is so."""
+        with self.connect() as session:
+            session.execute("ALTER SYSTEM SET primary_conninfo = ''")
+            session.execute("SELECT pg_reload_conf()")
+            deadline = time.monotonic() + READY_SECONDS
+            while session.execute("SELECT 1 FROM pg_stat_wal_receiver").fetchone() is not None:
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.01)
+
     def promote(self) -> None:
         """A replica becomes a server that takes writes."""
         self._run("pg_ctl", "promote", "-D", self.data, "-w")
@@ -150,6 +160,11 @@ class Server:
         """The journal's address, perhaps by way of a proxy's port."""
         password = PASSWORD.replace("+", "%2B").replace("/", "%2F")
         return f"postgresql+psycopg://gfs:{password}@127.0.0.1:{port or self.port}/{database}"
+
+    def url_of_both(self, replica: "Server") -> str:
+        """The journal's address in whichever of the two takes writes."""
+        user = self.url("").partition("@")[0]
+        return f"{user}@/postgres?host=127.0.0.1:{self.port}&host=127.0.0.1:{replica.port}"
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:

@@ -327,12 +327,17 @@ class PostgreSQL:
         """By ending its sessions in the server, which rolls its transaction back.
 
         Not if they wait for the lock themselves: whoever holds it (a backup, a shell) is no reason to end a leader.
+        And not if its commit waits for a synchronous replica: the server would show us what the replica lacks, and
+        whoever comes next would wait for the replica as well.
         """
         waiting = sa.text(
             "SELECT blocker.pid FROM pg_stat_activity AS session "
             "CROSS JOIN LATERAL unnest(pg_blocking_pids(session.pid)) AS blocking(pid) "
             "JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.pid "
             "WHERE session.application_name = :name AND blocker.application_name IS DISTINCT FROM :name"
+        )
+        replicating = sa.text(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND wait_event = 'SyncRep'"
         )
         statement = sa.text(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid, :milliseconds)) "
@@ -345,6 +350,8 @@ class PostgreSQL:
                 blocker = connection.execute(waiting, {"name": identity}).scalar()
                 if blocker is not None:
                     return f"session {blocker} holds the lock, which is not the leader's, and is left alone"
+                if connection.execute(replicating, {"name": identity}).scalar():
+                    return "its commit waits for a synchronous replica, and is left alone"
                 count = connection.execute(statement, {"name": identity, "milliseconds": END_SECONDS * 1000}).scalar()
         except SQLAlchemyError as error:
             raise LogFailed(f"the leader's sessions could not be ended: {reason(error)}") from error

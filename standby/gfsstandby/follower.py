@@ -6,6 +6,7 @@ stops the node with ``StateDiverged`` at that record, long before it could matte
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 from collections.abc import Callable
@@ -39,11 +40,13 @@ class Follower:
     Atomic between awaits: applying up to RECORDS_PER_TURN records, and then taking the reports that waited for them.
     """
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
+    def __init__(self, journal: Journal, clock: Clock, known: tuple[int, bytes] = (0, GENESIS_HASH)) -> None:
+        """``known``: a record that this process knows to be in the log though it is not applied here, and its hash."""
         self.on_applied: Callable[[], None] = lambda: None
         """Called when records were applied."""
         self._journal = journal
         self._clock = clock
+        self._known = known
         self._applying = asyncio.Lock()
         self.is_ready = False
         """Whether the log was once read to its end: until then reports of chunks would mean little."""
@@ -58,6 +61,7 @@ class Follower:
 
     def adopt(self, state: State, fleet: Fleet, last_hash: bytes, epoch: int) -> None:
         """Goes on with what a leader had whose every record is in the log."""
+        self._known = (0, GENESIS_HASH)
         self._begin(state, last_hash, epoch)
         self.fleet = fleet
         fleet.follow()
@@ -68,9 +72,11 @@ class Follower:
         """Applies all that is committed now; returns how many records that were.
 
         LogDamaged, StateDiverged or UnsupportedFormat name the record that cannot be applied; the state is of no more
-        use then. LogFailed: the log cannot be reached now.
+        use then. LogOutdated: the log lacks what this process knows of it. LogFailed: it cannot be reached now.
         """
         async with self._applying:
+            if self._known[0]:
+                await self._check_known()
             before = self.state.sequence
             restored = not before and await self._restore()
             while batches := await self._read():
@@ -80,6 +86,12 @@ class Follower:
                 _freeze()
             self.is_ready = self.is_ready or self.state.sequence > 0
             return self.state.sequence - before
+
+    async def _check_known(self) -> None:
+        """LogOutdated if the log lacks the known record: then it is another one, and what it has counts for nothing."""
+        with contextlib.suppress(LogDamaged):  # or trimmed; reading it from its beginning will tell
+            await self._journal.read(*self._known)
+        self._known = (0, GENESIS_HASH)
 
     async def _read(self) -> list[Batch]:
         try:

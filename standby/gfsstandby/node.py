@@ -2,7 +2,7 @@
 
     follow ──the leader has resigned, is gone, or its beat stood still for a lease; the epoch was won──▶ lead
     lead ──resigned, or cut off from everybody──▶ follow, with the state that it has
-    lead ──LogFenced, LogFailed──▶ everything is dropped, follow from the log again
+    lead ──LogFenced, LogFailed──▶ everything is dropped, follow from the log again, if it has what was committed
 
 No wall clocks are compared: a standby watches the leader's beat counter in the log's database on its own monotonic
 clock. Sockets, signals and the database are :mod:`gfsstandby.process`'s: what is here runs in a simulation as well.
@@ -21,7 +21,7 @@ from gfsmaster.config import MasterConfig
 from gfsmaster.isolation import ABSTAIN_LEASES
 from gfsmaster.journal import Journal
 from gfsmaster.leader import Leader, Resigned
-from gfsmaster.oplog import Leadership
+from gfsmaster.oplog import GENESIS_HASH, Leadership
 from gfsprotocol import messages as msg
 from gfsprotocol import rpc
 from gfsprotocol.channel import Clock
@@ -87,10 +87,11 @@ class Node:
         """Until then (monotonic seconds), or until somebody speaks to us, it does not stand: it was cut off."""
         self._cautious_until = 0.0
         """Until then (monotonic seconds) it leaves it to others to stand before the lease is over: it has failed."""
-        self._follow_anew()
+        self._follow_anew(0, GENESIS_HASH)
 
-    def _follow_anew(self) -> None:
-        self.follower = Follower(self._journal, self.clock)
+    def _follow_anew(self, committed: int, last_hash: bytes) -> None:
+        """From the log's beginning, which is to have what this process has committed."""
+        self.follower = Follower(self._journal, self.clock, (committed, last_hash))
         self._tailing = Tailing(
             self.follower,
             self.clock,
@@ -314,7 +315,7 @@ class Node:
         finally:
             self.leader = None
             leader.end()
-            self._follow_anew()
+            self._follow_anew(leader.committer.committed, leader.committer.last_hash)
             if leader.is_cut_off:
                 self._abstains_until = self.clock.monotonic() + ABSTAIN_LEASES * self.config.lease_seconds
             if resigned:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from gfsmaster import journal, tailers
+from gfsmaster.oplog import Batch
 from gfsprotocol import messages as msg
 from gfsprotocol import rpc
-from gfsprotocol.errors import AvailabilityError, LogOutdated
+from gfsprotocol.errors import AvailabilityError, LogFailed, LogOutdated
 from tests.conftest import ExpectedLogs
 from tests.journals import execute
 from tests.postgresql import PASSWORD, Server
@@ -202,11 +203,8 @@ async def test_masters_wait_while_the_server_restarts_and_go_on(
     assert PASSWORD.replace("+", "%2B").replace("/", "%2F") not in caplog.text
 
 
-async def test_what_was_acknowledged_survives_the_loss_of_the_database_host(
-    tmp_path: Path, own_postgresql: Callable[[], Server], expected_logs: ExpectedLogs
-) -> None:
-    """Two servers, one a synchronous replica; masters know both and use the one that takes writes."""
-    expected_logs("leads no more: the journal", "waits for the journal", "cannot lead")
+async def with_synchronous_replica(own_postgresql: Callable[[], Server]) -> tuple[Server, Server, str]:
+    """Both servers, and the address of the one that takes writes."""
     primary, replica = own_postgresql(), own_postgresql()
     primary.create()
     primary.start()
@@ -218,8 +216,15 @@ async def test_what_was_acknowledged_survives_the_loss_of_the_database_host(
         async with asyncio.timeout(10):
             while session.execute("SELECT sync_state FROM pg_stat_replication").fetchone() != ("sync",):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-    user = primary.url("postgres").partition("@")[0]
-    url = f"{user}@/postgres?host=127.0.0.1:{primary.port}&host=127.0.0.1:{replica.port}"
+    return primary, replica, primary.url_of_both(replica)
+
+
+async def test_what_was_acknowledged_survives_the_loss_of_the_database_host(
+    tmp_path: Path, own_postgresql: Callable[[], Server], expected_logs: ExpectedLogs
+) -> None:
+    """Two servers, one a synchronous replica; masters know both and use the one that takes writes."""
+    expected_logs("leads no more: the journal", "waits for the journal", "cannot lead")
+    primary, replica, url = await with_synchronous_replica(own_postgresql)
     async with nodes(tmp_path, url) as cluster:
         cluster.start(0, genesis=True)
         await cluster.until_leading(0)
@@ -250,6 +255,38 @@ async def test_what_was_acknowledged_survives_the_loss_of_the_database_host(
         await in_step(cluster, 0, 1)
 
 
+async def test_a_synchronous_replica_that_has_stopped_receiving_lacks_nothing_that_was_acknowledged(
+    tmp_path: Path,
+    own_postgresql: Callable[[], Server],
+    expected_logs: ExpectedLogs,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor has any master seen more than it has: a commit that waits for the replica is left alone."""
+    monkeypatch.setattr(journal, "CALL_SECONDS", 1.0)
+    expected_logs("leads no more: the journal", "waits for the journal", "cannot lead", "is left alone")
+    primary, replica, url = await with_synchronous_replica(own_postgresql)
+    async with nodes(tmp_path, url) as cluster:
+        cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        cluster.start(1)
+        for number in range(1, 6):
+            await insist(cluster, [0], msg.Mkdir(b"/%d" % number), msg.Call(number, number))
+        await asyncio.to_thread(replica.stop_receiving)
+        async with cluster.client(0, CLIENT) as client:
+            unknown = await cluster_call(client, msg.Mkdir(b"/6"), msg.Call(6, 6))
+        assert isinstance(unknown, AvailabilityError)
+        async with asyncio.timeout(15):
+            while "its commit waits for a synchronous replica, and is left alone" not in caplog.text:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        await asyncio.to_thread(primary.stop, 9)
+        await asyncio.to_thread(replica.promote)
+        await insist(cluster, [0, 1], msg.Mkdir(b"/6"), msg.Call(6, 6))
+        leader = 0 if (await cluster.status(0)).role == "leader" else 1
+        assert (await cluster.status(leader)).inodes == 1 + 6
+        await in_step(cluster, 0, 1)
+
+
 async def test_nodes_that_know_more_than_the_log_stop_and_say_so(tmp_path: Path, journal_url: str) -> None:
     """A backup was restored under their feet, or the database failed over to a replica that lagged behind."""
     async with nodes(tmp_path, journal_url) as cluster:
@@ -274,6 +311,32 @@ async def test_nodes_that_know_more_than_the_log_stop_and_say_so(tmp_path: Path,
         # Started anew they take the older log for what it is.
         cluster.start(0)
         assert (await cluster.until_leading(0)).inodes < 7
+
+
+async def test_a_leader_that_lost_the_log_does_not_follow_an_older_one(
+    tmp_path: Path, journal_url: str, expected_logs: ExpectedLogs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops its state when a commit fails, and still knows what it has promised."""
+    expected_logs("leads no more: the database is gone")
+    async with nodes(tmp_path, journal_url) as cluster:
+        first = cluster.start(0, genesis=True)
+        await cluster.until_leading(0)
+        for number in range(1, 6):
+            await insist(cluster, [0], msg.Mkdir(b"/%d" % number), msg.Call(number, number))
+        last = (await cluster.status(0)).sequence
+
+        def fail(_batch: Batch) -> None:
+            monkeypatch.undo()
+            execute(journal_url, "DELETE FROM log WHERE first > 3")
+            raise LogFailed("the database is gone")
+
+        monkeypatch.setattr(first._journal.log, "append", fail)
+        async with cluster.client(0, CLIENT) as client:
+            assert isinstance(await cluster_call(client, msg.Mkdir(b"/6"), msg.Call(6, 6)), AvailabilityError)
+        _, leader = cluster.running.pop(0)
+        with pytest.raises(LogOutdated, match=f"read up to record {last}: that one is not in it, its last one is 3"):
+            await asyncio.wait_for(leader, 10)
+        assert [row.first for row in execute(journal_url, "SELECT first FROM log ORDER BY first")][-1] == 3
 
 
 async def test_a_standby_outlives_connections_that_are_cut_again_and_again(
