@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from gfsprotocol.ids import GIB, MIB
-from gfsprotocol.settings import Settings
+from gfsprotocol.settings import Addresses, LogLevel, Settings
 
 
 class ChunkServerConfig(Settings):
@@ -20,7 +20,7 @@ class ChunkServerConfig(Settings):
         "", description="The address under which others reach this server; empty means the same as host."
     )
     directories: list[Path] = Field(min_length=1, description="Data directories, one per disk.")
-    masters: list[str] = Field(min_length=1, description="host:port of all master nodes.")
+    masters: Addresses = Field(min_length=1, description="host:port of all master nodes.")
     secret_file: Path = Field(description="The cluster's secret, hexadecimal; masters need the same.")
     rack: str = Field("", description="Where the server stands: copies of a chunk go to different racks.")
     heartbeat_seconds: float = Field(
@@ -36,16 +36,7 @@ class ChunkServerConfig(Settings):
     scrub_bytes_per_second: int = Field(
         8 * MIB, ge=0, description="How fast stored chunks are verified in the background; 0 for never."
     )
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
-
-    @field_validator("masters")
-    @classmethod
-    def _addresses(cls, masters: list[str]) -> list[str]:
-        for address in masters:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-                raise ValueError(f"'{address}' is not host:port")
-        return masters
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @field_validator("directories")
     @classmethod
@@ -53,10 +44,3 @@ class ChunkServerConfig(Settings):
         if len({directory.absolute() for directory in directories}) != len(directories):
             raise ValueError("a directory is named twice")
         return directories
-
-    @field_validator("log_level")
-    @classmethod
-    def _level(cls, level: str) -> str:
-        if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
-            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
-        return level.upper()

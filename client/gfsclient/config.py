@@ -9,7 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from gfsprotocol.errors import ConfigurationError
 from gfsprotocol.ids import CHUNK_BYTES_MAX, MIB, REPLICATION_MAX
-from gfsprotocol.settings import Settings, load
+from gfsprotocol.settings import Addresses, Settings, load
 
 CONFIG_VARIABLE = "GFS_CONFIG"
 
@@ -19,7 +19,7 @@ class ClientConfig(Settings):
 
     model_config = SettingsConfigDict(env_prefix="GFS_CLIENT_")
 
-    masters: list[str] = Field(min_length=1, description="host:port of all master nodes.")
+    masters: Addresses = Field(min_length=1, description="host:port of all master nodes.")
     key: str = Field(description="The clients' key of the cluster, hexadecimal (gfs up writes it).", repr=False)
     deadline_seconds: float = Field(
         60.0, gt=0, le=3600, description="How long an operation may go without any progress before it fails."
@@ -48,15 +48,6 @@ class ClientConfig(Settings):
         "but it knows all that this client has written or seen.",
     )
     threads: int = Field(32, ge=4, le=256, description="Threads that carry out file operations, at most.")
-
-    @field_validator("masters")
-    @classmethod
-    def _addresses(cls, masters: list[str]) -> list[str]:
-        for address in masters:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-                raise ValueError(f"'{address}' is not host:port")
-        return masters
 
     @field_validator("key")
     @classmethod

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gfscluster import probe
+from gfscluster import options, probe
 from gfscluster.status import ASK_SECONDS, chosen_config
 from gfsprotocol.errors import RemoteProtocolError
 from gfsprotocol.messages import Count, ReleaseBrake
@@ -17,8 +17,8 @@ def command() -> None:
 
 
 @command.command("release")
-@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="The directory of gfs up.")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A client.toml.")
+@options.directory
+@options.config
 def release(directory: Path | None, config: Path | None) -> int:
     """Lets the deletions that are held back go on."""
     settings = chosen_config(directory, config)

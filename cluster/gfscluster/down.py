@@ -4,20 +4,11 @@ from pathlib import Path
 
 import click
 
-from gfscluster import current, processes
-from gfscluster.layout import Layout
-from gfsprotocol.errors import ConfigurationError
+from gfscluster import current, options, processes
 
 
 @click.command("down")
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="cluster-data",
-    show_default=True,
-    help="The directory that gfs up was given.",
-)
+@options.made_directory
 @click.option(
     "--stop-seconds",
     type=float,
@@ -30,9 +21,7 @@ def command(directory: Path, stop_seconds: float) -> int:
 
     Only processes that gfs up or gfs start recorded in the directory are ended.
     """
-    place = Layout(directory.absolute())
-    if not place.exists():
-        raise ConfigurationError(f"there is no cluster in {place.directory}")
+    place = options.existing(directory)
     records = processes.recorded(place)
     running = [record for record in records if processes.is_running(record)]
     for record in processes.stop(place, records, stop_seconds):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gfscluster import probe
+from gfscluster import options, probe
 from gfscluster.status import chosen_config
 from gfsprotocol.errors import RemoteProtocolError
 from gfsprotocol.messages import HandedOver, Handover
@@ -15,8 +15,8 @@ ASK_SECONDS = 30.0
 
 @click.command("handover")
 @click.option("--to", default="", help="The standby that is to lead, by name.  [default: the one that is nearest]")
-@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="The directory of gfs up.")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A client.toml.")
+@options.directory
+@options.config
 def command(to: str, directory: Path | None, config: Path | None) -> int:
     """Makes a standby the leader: the old one commits what it has promised and gives its epoch back.
 

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 import click
 
 from gfsclient.cli.output import json_line, line, shown, table
-from gfscluster import current
-from gfscluster.layout import Layout, read_shape
+from gfscluster import current, options
+from gfscluster.layout import read_shape
 from gfsmaster.databases import Access
 from gfsmaster.operations import AnyOperation, Record
 from gfsmaster.oplog import OperationLog, decode_batch
@@ -32,7 +32,7 @@ def _journal_options(function: _Command) -> _Command:
     directory = click.option(
         "--dir",
         "directory",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=options.DIRECTORY,
         help="The directory of gfs up.  [default: the cluster that was started last]",
     )
     journal = click.option("--journal", help="The log's database, as the masters' setting has it.")
@@ -96,9 +96,7 @@ def _chosen_journal(directory: Path | None, journal: str | None) -> str:
         if file is None:
             raise ConfigurationError("no cluster was started on this account: say which one with --dir or --journal")
         directory = file.parent
-    place = Layout(directory.absolute())
-    if not place.exists():
-        raise ConfigurationError(f"there is no cluster in {place.directory}")
+    place = options.existing(directory)
     file = place.config_file(read_shape(place).master_names[0])
     try:
         return str(tomllib.loads(file.read_text())["journal"])

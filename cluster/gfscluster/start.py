@@ -4,29 +4,19 @@ from pathlib import Path
 
 import click
 
-from gfscluster import layout, processes, startup
-from gfscluster.layout import Layout
+from gfscluster import layout, options, processes, startup
 from gfsprotocol.errors import ConfigurationError, DirectoryInUse
 
 
 @click.command("start")
 @click.argument("name")
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="cluster-data",
-    show_default=True,
-    help="The directory that gfs up was given.",
-)
+@options.made_directory
 def command(name: str, directory: Path) -> int:
     """Starts the process NAME (master-1, chunkserver-2, ...) of a cluster made by gfs up, after it died.
 
     Returns at once; "gfs status" shows when it takes part again.
     """
-    place = Layout(directory.absolute())
-    if not place.exists():
-        raise ConfigurationError(f"there is no cluster in {place.directory}")
+    place = options.existing(directory)
     shape = layout.read_shape(place)
     if name not in shape.addresses:
         raise ConfigurationError(f"the cluster has no process {name}, but {', '.join(shape.addresses)}")

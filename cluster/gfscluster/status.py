@@ -8,10 +8,9 @@ import click
 
 from gfsclient.cli.output import json_line, line, size_text, table
 from gfsclient.config import ClientConfig, load_config
-from gfscluster import probe
+from gfscluster import options, probe
 from gfscluster.health import Health, judge
-from gfscluster.layout import Layout
-from gfsprotocol.errors import ConfigurationError, GfsError
+from gfsprotocol.errors import GfsError
 from gfsprotocol.messages import ServerStatus, Status
 
 ASK_SECONDS = 5.0
@@ -21,10 +20,10 @@ ASK_SECONDS = 5.0
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.DIRECTORY,
     help="The directory of gfs up.  [default: the cluster that gfsclient would use]",
 )
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="A client.toml.")
+@options.config
 @click.option("--json", "json", is_flag=True, help="One JSON object.")
 def command(directory: Path | None, config: Path | None, json: bool) -> int:
     """Answers "is my data safe?" in one line, then shows masters and chunk servers.
@@ -52,10 +51,7 @@ def chosen_config(directory: Path | None, config: Path | None) -> ClientConfig:
     if directory is not None and config is not None:
         raise click.UsageError("--dir and --config exclude each other")
     if directory is not None:
-        place = Layout(directory.absolute())
-        if not place.exists():
-            raise ConfigurationError(f"there is no cluster in {place.directory}")
-        config = place.client_file
+        config = options.existing(directory).client_file
     return load_config(config)
 
 

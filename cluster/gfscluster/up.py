@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from gfscluster import current, layout, processes, startup
+from gfscluster import current, layout, options, processes, startup
 from gfscluster.layout import Layout
 from gfscluster.shape import Shape
 from gfsprotocol.errors import ConfigurationError, DirectoryInUse
@@ -32,7 +32,7 @@ WATCH_SECONDS: Final = 0.5
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=options.DIRECTORY,
     default="cluster-data",
     show_default=True,
     help="Where everything is kept; made if it is not there.",

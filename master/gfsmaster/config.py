@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from gfsprotocol.ids import CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICATION_MAX
-from gfsprotocol.settings import Settings
+from gfsprotocol.settings import Addresses, LogLevel, Settings
 
 
 class MasterConfig(Settings):
@@ -21,7 +21,7 @@ class MasterConfig(Settings):
     listen_port: int = Field(
         0, ge=0, le=65535, description="Where to listen if a forwarder listens on the port; 0: on the port itself."
     )
-    masters: list[str] = Field(
+    masters: Addresses = Field(
         default_factory=list, description="host:port of all master nodes; empty means that this is the only one."
     )
     journal: str = Field(
@@ -71,16 +71,7 @@ class MasterConfig(Settings):
         "durable",
         description="early answers before the commit, and loses what it has promised when it dies: for drills only.",
     )
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
-
-    @field_validator("masters")
-    @classmethod
-    def _addresses(cls, masters: list[str]) -> list[str]:
-        for address in masters:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-                raise ValueError(f"'{address}' is not host:port")
-        return masters
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
 
     @property
     def address(self) -> str:

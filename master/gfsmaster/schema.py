@@ -1,59 +1,68 @@
 """The tables of the operation log's database, the same in SQLite and PostgreSQL; docs/formats.md describes them."""
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 SCHEMA_FORMAT: Final = "gfs operation log 1"
 
+
+def _number(name: str, *, small: bool = False, key: bool = False) -> "sa.Column[Any]":
+    kind = sa.Integer if small else sa.BigInteger
+    return sa.Column(name, kind, nullable=False, primary_key=key, autoincrement=False)
+
+
+def _text(name: str, length: int, *, key: bool = False, unique: bool | None = None) -> "sa.Column[Any]":
+    return sa.Column(name, sa.String(length), nullable=False, primary_key=key, unique=unique)
+
+
+def _bytes(name: str, length: int | None = None) -> "sa.Column[Any]":
+    return sa.Column(name, sa.LargeBinary(length), nullable=False)
+
+
 metadata = sa.MetaData()
-meta = sa.Table(
-    "meta",
-    metadata,
-    sa.Column("name", sa.String(64), primary_key=True),
-    sa.Column("value", sa.String(256), nullable=False),
-)
+meta = sa.Table("meta", metadata, _text("name", 64, key=True), _text("value", 256))
 leadership = sa.Table(
     "leadership",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("holder", sa.String(256), nullable=False),
-    sa.Column("address", sa.String(256), nullable=False),
-    sa.Column("beat", sa.BigInteger, nullable=False),
-    sa.Column("process", sa.String(256), nullable=False),
+    _number("id", small=True, key=True),
+    _number("epoch"),
+    _text("holder", 256),
+    _text("address", 256),
+    _number("beat"),
+    _text("process", 256),
 )
 log = sa.Table(
     "log",
     metadata,
-    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("last", sa.BigInteger, nullable=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("hash", sa.LargeBinary(32), nullable=False),
-    sa.Column("payload", sa.LargeBinary, nullable=False),
+    _number("first", key=True),
+    _number("last"),
+    _number("epoch"),
+    _bytes("hash", 32),
+    _bytes("payload"),
 )
 checkpoint = sa.Table(
     "checkpoint",
     metadata,
-    sa.Column("sequence", sa.BigInteger, primary_key=True, autoincrement=False),
-    sa.Column("epoch", sa.BigInteger, nullable=False),
-    sa.Column("log_hash", sa.LargeBinary(32), nullable=False),
-    sa.Column("digest", sa.LargeBinary(16), nullable=False),
-    sa.Column("format", sa.Integer, nullable=False),
-    sa.Column("parts", sa.Integer, nullable=False),
-    sa.Column("size_bytes", sa.BigInteger, nullable=False),
-    sa.Column("hash", sa.LargeBinary(32), nullable=False),
-    sa.Column("attempt", sa.String(32), nullable=False, unique=True),
+    _number("sequence", key=True),
+    _number("epoch"),
+    _bytes("log_hash", 32),
+    _bytes("digest", 16),
+    _number("format", small=True),
+    _number("parts", small=True),
+    _number("size_bytes"),
+    _bytes("hash", 32),
+    _text("attempt", 32, unique=True),
 )
 checkpoint_part = sa.Table(
     "checkpoint_part",
     metadata,
-    sa.Column("attempt", sa.String(32), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.Column("node", sa.String(256), nullable=False),
-    sa.Column("hash", sa.LargeBinary(32), nullable=False),
-    sa.Column("payload", sa.LargeBinary, nullable=False),
+    _text("attempt", 32, key=True),
+    _number("number", small=True, key=True),
+    _number("sequence"),
+    _text("node", 256),
+    _bytes("hash", 32),
+    _bytes("payload"),
 )
 
 CORE: Final = frozenset({"meta", "log", "leadership"})

@@ -6,9 +6,9 @@ Files are TOML. An unknown setting is an error that names it, because a misspelt
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from gfsprotocol.errors import ConfigurationError
@@ -21,6 +21,25 @@ class Settings(BaseSettings):
     """Base of all settings classes; each gives an ``env_prefix`` and a description per field."""
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, env_nested_delimiter="__")
+
+
+def _check_addresses(addresses: list[str]) -> list[str]:
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise ValueError(f"'{address}' is not host:port")
+    return addresses
+
+
+def _check_level(level: str) -> str:
+    if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+    return level.upper()
+
+
+Addresses = Annotated[list[str], AfterValidator(_check_addresses)]
+"""Each is host:port."""
+LogLevel = Annotated[str, AfterValidator(_check_level)]
 
 
 def load(kind: type[_Settings], file: Path | None = None, flags: dict[str, Any] | None = None) -> _Settings:

@@ -11,7 +11,7 @@ import msgspec
 
 from gfsclient.cli.output import line
 from gfsclient.config import ClientConfig, load_config
-from gfscluster import layout
+from gfscluster import layout, options
 from gfscluster.drill import early, report
 from gfscluster.drill.fill import fill
 from gfscluster.drill.hits import (
@@ -59,14 +59,7 @@ HOLD_SECONDS: Final = {"pause": 10.0, "partition": 6.0, "database": 3.0}
     show_default=True,
     help="Calls per second and client; 0 for as many as it can make.",
 )
-@click.option(
-    "--dir",
-    "directory",
-    type=click.Path(path_type=Path, file_okay=False),
-    default="cluster-data",
-    show_default=True,
-    help="The directory that gfs up was given.",
-)
+@options.made_directory
 @click.option("--hold", type=click.FloatRange(0.1, 600), help="Seconds that a pause, cut or lock lasts.  [default: 10,"
               " 6 and 3]")  # fmt: skip
 @click.option("--files", type=click.IntRange(0), default=0, help="Make empty files first, until there are so many.")
@@ -123,9 +116,7 @@ def command(
         if mode != "kill":
             raise click.UsageError("--acknowledge early goes with kill only")
         return early.show(rounds, writers, seed, run_series)
-    place = Layout(directory.absolute())
-    if not place.exists():
-        raise ConfigurationError(f"there is no cluster in {place.directory}")
+    place = options.existing(directory)
     shape = layout.read_shape(place)
     config = load_config(place.client_file)
     journal = load(MasterConfig, place.config_file(shape.master_names[0]), {}).journal
