@@ -397,12 +397,7 @@ def test_a_restarted_primary_is_named_and_does_not_overwrite_what_the_others_ack
 ) -> None:
     """One host loses power between an acknowledged write and its sync; the sync must not be answered for old bytes."""
     cluster = make_cluster(3)
-    writer = Writer(cluster.grant(1, 1))
-    writer.write(0, b"old!", sync=True)
-    durable = copy_of_disk(cluster, 0)
-    writer.write(0, b"new!")
-    writer.close()
-    lose_power(cluster, 0, durable)
+    lose_a_write(cluster)
     writer = Writer(cluster.grant(1, 1))
     with pytest.raises(ReplicaFailed, match="was restarted") as failure:
         writer.opened()
@@ -517,13 +512,7 @@ def test_a_confirmation_that_no_leader_gives_is_asked_for_again(
 def test_a_primary_that_lost_unsynced_writes_refuses_before_it_overwrites_the_others(make_cluster: MakeCluster) -> None:
     """As above, but the grant was over when the host came back: a new version is prepared, by whoever comes first."""
     cluster = make_cluster(3)
-    writer = Writer(cluster.grant(1, 1))
-    writer.write(0, b"old!", sync=True)
-    durable = copy_of_disk(cluster, 0)
-    writer.write(0, b"new!")
-    verifier = writer.opened().verifier
-    writer.close()
-    lose_power(cluster, 0, durable)
+    verifier = lose_a_write(cluster)
     writer = Writer(cluster.grant(1, 2, base_version=1), verifier=verifier)
     with pytest.raises(WritesLost) as failure:
         writer.opened()
@@ -540,13 +529,7 @@ def test_no_replica_vouches_for_writes_that_another_writer_had_overwritten_by_ol
     make_cluster: MakeCluster,
 ) -> None:
     cluster = make_cluster(2)
-    writer = Writer(cluster.grant(1, 1))
-    writer.write(0, b"old!", sync=True)
-    durable = copy_of_disk(cluster, 0)
-    writer.write(0, b"new!")
-    verifier = writer.opened().verifier
-    writer.close()
-    lose_power(cluster, 0, durable)
+    verifier = lose_a_write(cluster)
     other = Writer(cluster.grant(1, 2, base_version=1))
     other.write(4, b"+", sync=True)
     other.close()
@@ -572,6 +555,18 @@ def test_a_verifier_holds_through_grants_and_changes_of_members(make_cluster: Ma
         writer = Writer(grant, verifier=verifier)
         assert writer.opened().verifier == verifier
         writer.close()
+
+
+def lose_a_write(cluster: Cluster) -> int:
+    """Server 0 loses power before a sync: chunk 1 is "old!" there, "new!" elsewhere. The verifier of that write."""
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, b"old!", sync=True)
+    durable = copy_of_disk(cluster, 0)
+    writer.write(0, b"new!")
+    verifier = writer.opened().verifier
+    writer.close()
+    lose_power(cluster, 0, durable)
+    return verifier
 
 
 def copy_of_disk(cluster: Cluster, index: int) -> Path:

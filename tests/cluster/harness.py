@@ -171,6 +171,14 @@ class Cluster:
         )
 
 
+def wait_until(what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Polls until ``condition`` holds; fails, naming ``what``, if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not in time: {what}"
+        time.sleep(0.02)
+
+
 def free_port_base(masters: int, chunkservers: int) -> int:
     """A port base of which all ports that a cluster would use are free just now."""
     for _ in range(100):

@@ -5,8 +5,6 @@ import pty
 import select
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,16 +12,9 @@ import pytest
 from gfsclient.cli.output import PIPE_CLOSED
 from gfsprotocol.errors import NotFound
 from gfsprotocol.ids import MIB
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
 
 
 def test_a_reader_that_leaves_early_is_no_error(shared_cluster: Cluster) -> None:
@@ -80,7 +71,7 @@ def test_an_interrupted_append_does_not_wait_for_its_input(shared_cluster: Clust
         assert process.stdin is not None and process.stderr is not None
         process.stdin.write(b"line\nhalf a line")
         process.stdin.flush()
-        until(lambda: shared_cluster.gfsclient("stat", path).returncode == 0, "the file is there")
+        wait_until("the file is there", lambda: shared_cluster.gfsclient("stat", path).returncode == 0)
         process.send_signal(signal.SIGINT)
         try:
             assert process.wait(10) == 128 + signal.SIGINT
@@ -107,7 +98,7 @@ def test_an_interrupted_put_leaves_nothing(shared_cluster: Cluster, number: sign
         assert process.stdin is not None and process.stderr is not None
         process.stdin.write(os.urandom(2 * MIB))
         process.stdin.flush()
-        until(lambda: shared_cluster.gfsclient("stat", path).returncode == 0, "the file is being written")
+        wait_until("the file is being written", lambda: shared_cluster.gfsclient("stat", path).returncode == 0)
         process.send_signal(number)
         assert process.wait(30) == 128 + number
         assert b"Traceback" not in process.stderr.read()
@@ -117,7 +108,7 @@ def test_an_interrupted_put_leaves_nothing(shared_cluster: Cluster, number: sign
 def test_an_interrupted_get_leaves_nothing(shared_cluster: Cluster, tmp_path: Path) -> None:
     shared_cluster.gfsclient("put", "-", "/large", input=os.urandom(64 * MIB))
     with shared_cluster.popen("get", "/large", str(tmp_path / "local"), stderr=subprocess.PIPE) as process:
-        until(lambda: any(tmp_path.iterdir()) or process.poll() is not None, "the file is being read")
+        wait_until("the file is being read", lambda: any(tmp_path.iterdir()) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         code = process.wait(30)
     left = [path.name for path in tmp_path.iterdir()]

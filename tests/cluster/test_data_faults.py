@@ -19,7 +19,7 @@ from gfsclient.sync import FileSystem
 from gfsprotocol import bulk
 from gfsprotocol.errors import NoSpace, TooFewServers
 from gfsprotocol.ids import MIB
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 Start = Callable[..., Cluster]
@@ -28,13 +28,6 @@ FAST = {"server_silent_seconds": 2.0, "lease_seconds": 1.0}
 
 def pattern(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
-
-
-def wait_until(what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
 
 
 class Upload:

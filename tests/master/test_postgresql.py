@@ -48,6 +48,18 @@ def other(postgresql: Server, database: str) -> Iterator[OperationLog]:
     made.close()
 
 
+@pytest.fixture
+def own_log(own_postgresql: Callable[[], Server]) -> Iterator[tuple[Server, OperationLog]]:
+    """A log in a server that the test may stop and set up anew."""
+    server = own_postgresql()
+    server.create()
+    server.start()
+    made = OperationLog(server.url("postgres"), "one")
+    assert made.prepare(genesis=True)
+    yield server, made
+    made.close()
+
+
 def wait_until(postgresql: Server, condition: str) -> None:
     """Until a session for which the condition holds is seen in the server."""
     with postgresql.connect() as session:
@@ -272,12 +284,8 @@ async def test_a_call_that_cannot_be_interrupted_fails_and_holds_up_no_more_than
 
 
 @pytest.mark.slow
-def test_after_a_restart_of_the_server_one_call_fails_and_no_more(own_postgresql: Callable[[], Server]) -> None:
-    server = own_postgresql()
-    server.create()
-    server.start()
-    log = OperationLog(server.url("postgres"), "one")
-    assert log.prepare(genesis=True)
+def test_after_a_restart_of_the_server_one_call_fails_and_no_more(own_log: tuple[Server, OperationLog]) -> None:
+    server, log = own_log
     writer = Writer(log)
     epoch = lead(log)
     writer.append(epoch)
@@ -290,20 +298,15 @@ def test_after_a_restart_of_the_server_one_call_fails_and_no_more(own_postgresql
     log.renew(epoch)
     writer.append(epoch)
     assert len(log.read(0, GENESIS_HASH)) == 2
-    log.close()
 
 
 # ---------------------------------------------------------------------------------------------------------- durability
 
 
 @pytest.mark.slow
-def test_a_commit_that_did_not_wait_for_its_replica_is_an_unknown_outcome(own_postgresql: Callable[[], Server]) -> None:
+def test_a_commit_that_did_not_wait_for_its_replica_is_an_unknown_outcome(own_log: tuple[Server, OperationLog]) -> None:
     """Whoever cancels the wait for a synchronous replica makes the server say "committed": with a warning."""
-    server = own_postgresql()
-    server.create()
-    server.start()
-    log = OperationLog(server.url("postgres"), "one")
-    assert log.prepare(genesis=True)
+    server, log = own_log
     writer = Writer(log)
     epoch = lead(log)
     with server.connect() as session, ThreadPoolExecutor(1) as thread:
@@ -317,7 +320,6 @@ def test_a_commit_that_did_not_wait_for_its_replica_is_an_unknown_outcome(own_po
         session.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         with pytest.raises(LogFailed, match="has warned of a commit: canceling wait for synchronous replication"):
             append.result(timeout=10)
-    log.close()
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ def test_the_nearer_source_wins(file: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("port = 70000\n", "setting 'port'"),
         ("port = 'x'\n", "setting 'port'"),
         ("= 1\n", "not valid TOML"),
+        ("log_level = 'loud'\n", "setting 'log_level': must be DEBUG, INFO, WARNING or ERROR"),
         ("masters = ['nonsense']\n", "'nonsense' is not host:port"),
         ("", "setting 'journal' is missing"),
     ],

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from gfsstandby import checkpointer, snapshot
 from gfsstandby.snapshot import PART, VERIFIED, Snapshot, SnapshotFailed
 from tests import journals
 from tests.conftest import ExpectedLogs
+from tests.master.leading import until
 from tests.master.machine import Machine
 from tests.standby.nodes import Nodes, nodes
 
@@ -45,12 +46,6 @@ def published(cluster: Nodes) -> list[int]:
     return [row[0] for row in query(cluster, "SELECT sequence FROM checkpoint ORDER BY sequence")]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-
 async def make_files(cluster: Nodes, leader: int, first: int, count: int) -> None:
     async with cluster.client(leader, CLIENT) as client:
         for number in range(first, first + count):
@@ -64,6 +59,18 @@ async def leader_and_standby(cluster: Nodes) -> None:
     async with asyncio.timeout(10):
         while (await cluster.status(0)).standbys == ():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def endless_checkpoint(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
+    """A leader, and a standby that writes a checkpoint for ever: each part is a long pause away from the next."""
+    monkeypatch.setattr(encoding, "PART_BYTES_MAX", 1000)
+    monkeypatch.setattr(checkpointer, "SHARE", 1e-9)
+    async with nodes(directory, checkpoint_records=30) as cluster:
+        await leader_and_standby(cluster)
+        await make_files(cluster, 0, 0, 60)
+        await until(lambda: query(cluster, "SELECT count(*) FROM checkpoint_part")[0][0] > 0)
+        yield cluster
 
 
 def children() -> list[psutil.Process]:
@@ -217,6 +224,7 @@ async def test_a_leader_with_a_standby_leaves_them_to_it(tmp_path: Path, monkeyp
         await until(lambda: leader.may_checkpoint)
 
 
+<<<<<<< HEAD
 def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint would take for ever: each of its many parts is a long pause away from the next."""
     monkeypatch.setattr(encoding, "PART_BYTES_MAX", 1000)
@@ -231,6 +239,10 @@ async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeyp
         await leader_and_standby(cluster)
         await make_files(cluster, 0, 0, 60)
         await until(lambda: query(cluster, "SELECT count(*) FROM checkpoint_part")[0][0] > 0)
+=======
+async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with endless_checkpoint(tmp_path, monkeypatch) as cluster:
+>>>>>>> lesser
         assert len(children()) == 1
         await cluster.crash(0)
         begun = asyncio.get_running_loop().time()
@@ -249,11 +261,15 @@ async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeyp
 
 
 async def test_a_node_that_ends_takes_its_checkpoint_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+<<<<<<< HEAD
     slowly(monkeypatch)
     async with nodes(tmp_path, checkpoint_records=30) as cluster:
         await leader_and_standby(cluster)
         await make_files(cluster, 0, 0, 60)
         await until(lambda: query(cluster, "SELECT count(*) FROM checkpoint_part")[0][0] > 0)
+=======
+    async with endless_checkpoint(tmp_path, monkeypatch) as cluster:
+>>>>>>> lesser
         async with asyncio.timeout(5):
             assert await cluster.stop(1) == 0
         assert not children()

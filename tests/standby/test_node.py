@@ -1,6 +1,8 @@
 """A master node: restart is replay, a standby follows and takes over, and a wrong log is refused."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -18,9 +20,11 @@ from gfsprotocol.errors import (
     LogFailed,
     NotLeader,
 )
+from gfsstandby.process import MasterProcess
 from tests.conftest import ExpectedLogs
 from tests.journals import execute
-from tests.standby.nodes import LEASE_SECONDS, nodes
+from tests.master.leading import until
+from tests.standby.nodes import LEASE_SECONDS, Nodes, nodes
 
 pytestmark = pytest.mark.slow
 CLIENT = b"client-1client-1"
@@ -131,9 +135,7 @@ async def test_a_standby_outlives_a_journal_that_cannot_be_reached_for_a_while(
         with monkeypatch.context() as patch:
             patch.setattr(journal._engine, "connect", unreachable)
             patch.setattr(journal, "leadership", lambda: Leadership(1, "node-0", "", len(failures)))
-            async with asyncio.timeout(10):
-                while len(failures) < 2:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+            await until(lambda: len(failures) >= 2)
         await cluster.stop(0)
         await cluster.until_leading(1)
 
@@ -149,9 +151,7 @@ async def test_a_leader_that_cannot_write_any_more_is_followed_without_waiting_f
         await cluster.until_leading(0)
         second = cluster.start(1)
         await cluster.status(1)
-        async with asyncio.timeout(10):
-            while second.node.digest() != first.node.digest():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: second.node.digest() == first.node.digest())
 
         async def fill_the_disk(leader: int) -> None:
             log = cluster.running[leader][0]._journal.log
@@ -168,9 +168,7 @@ async def test_a_leader_that_cannot_write_any_more_is_followed_without_waiting_f
         await fill_the_disk(0)
         assert (await cluster.until_leading(1)).epoch == 2
         await fill_the_disk(1)
-        async with asyncio.timeout(10):
-            while first.node._tailing.ended_epoch != 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: first.node._tailing.ended_epoch == 2)
         assert (await cluster.status(0)).role == "standby"
         assert execute(journal_url, "SELECT epoch, holder FROM leadership") == [(2, "node-1")]
 
@@ -224,36 +222,32 @@ async def test_a_retry_that_no_one_remembers_is_refused_not_done_twice(tmp_path:
                 await client.call(msg.Mkdir(b"/a"), 5, (), msg.Call(7, 7, retry=True))
 
 
+@contextlib.asynccontextmanager
+async def cut_off(directory: Path, expected_logs: ExpectedLogs) -> AsyncIterator[tuple[Nodes, MasterProcess]]:
+    """A leader that has resigned because nobody spoke to it any more."""
+    expected_logs("node-0 was not spoken to")
+    async with nodes(directory) as cluster:
+        cluster.heartbeat_seconds = LEASE_SECONDS / 4
+        first = cluster.start(0, genesis=True)
+        await cluster.until_leading(0)  # and now it has heard somebody
+        await until(lambda: first.node.leader is None)
+        yield cluster, first
+
+
 async def test_a_leader_that_nobody_speaks_to_any_more_lets_another_lead(
     tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
     """Cut off from everybody, but not from the database, it would keep its lease for ever."""
-    expected_logs("node-0 was not spoken to")
-    async with nodes(tmp_path) as cluster:
-        cluster.heartbeat_seconds = LEASE_SECONDS / 4
-        first = cluster.start(0, genesis=True)
-        await cluster.until_leading(0)  # and now it has heard somebody
-        async with asyncio.timeout(10):
-            while first.node.leader is not None:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+    async with cut_off(tmp_path, expected_logs) as (cluster, first):
         await asyncio.sleep(LEASE_SECONDS)
         assert first.node.leader is None  # it does not stand at once, though nobody else does
         second = cluster.start(1)
         assert (await cluster.until_leading(1)).epoch == 2
-        async with asyncio.timeout(10):
-            while first.node.digest() != second.node.digest():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: first.node.digest() == second.node.digest())
 
 
 async def test_a_leader_that_was_cut_off_leads_again_when_it_is_spoken_to(
     tmp_path: Path, expected_logs: ExpectedLogs
 ) -> None:
-    expected_logs("node-0 was not spoken to")
-    async with nodes(tmp_path) as cluster:
-        cluster.heartbeat_seconds = LEASE_SECONDS / 4
-        first = cluster.start(0, genesis=True)
-        await cluster.until_leading(0)
-        async with asyncio.timeout(10):
-            while first.node.leader is not None:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+    async with cut_off(tmp_path, expected_logs) as (cluster, _):
         assert (await cluster.until_leading(0, seconds=4 * LEASE_SECONDS)).epoch == 2

@@ -14,6 +14,7 @@ from gfsprotocol import rpc
 from gfsprotocol.errors import AvailabilityError, LogFailed, LogOutdated
 from tests.conftest import ExpectedLogs
 from tests.journals import execute
+from tests.master.leading import until
 from tests.postgresql import PASSWORD, Server
 from tests.proxy import Fate, Proxy
 from tests.standby.nodes import LEASE_SECONDS, Nodes, nodes
@@ -190,10 +191,7 @@ async def test_masters_wait_while_the_server_restarts_and_go_on(
         await insist(cluster, [0], msg.Mkdir(b"/a"), msg.Call(1, 1))
         await in_step(cluster, 0, 1)
         await asyncio.to_thread(server.stop)
-        async with asyncio.timeout(10):
-            for name in ("node-0", "node-1"):
-                while f"{name} waits for the journal" not in caplog.text:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
+        await until(lambda: all(f"node-{number} waits for the journal" in caplog.text for number in (0, 1)))
         await asyncio.to_thread(server.start)
         await insist(cluster, [0, 1], msg.Mkdir(b"/b"), msg.Call(2, 2))
         await in_step(cluster, 0, 1)
@@ -213,9 +211,7 @@ async def with_synchronous_replica(own_postgresql: Callable[[], Server]) -> tupl
     with primary.connect() as session:
         session.execute("ALTER SYSTEM SET synchronous_standby_names = 'replica'")
         session.execute("SELECT pg_reload_conf()")
-        async with asyncio.timeout(10):
-            while session.execute("SELECT sync_state FROM pg_stat_replication").fetchone() != ("sync",):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await until(lambda: session.execute("SELECT sync_state FROM pg_stat_replication").fetchone() == ("sync",))
     return primary, replica, primary.url_of_both(replica)
 
 
@@ -239,15 +235,11 @@ async def test_what_was_acknowledged_survives_the_loss_of_the_database_host(
                 made.append(number)
 
         writing = asyncio.create_task(write())
-        async with asyncio.timeout(10):
-            while len(made) < 20:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: len(made) >= 20)
         await asyncio.to_thread(primary.stop, 9)
         before = len(made)
         await asyncio.to_thread(replica.promote)
-        async with asyncio.timeout(15):
-            while len(made) < before + 10:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: len(made) >= before + 10)
         stop.set()
         await writing
         leader = 0 if (await cluster.status(0)).role == "leader" else 1
