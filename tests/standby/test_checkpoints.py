@@ -65,7 +65,9 @@ async def leader_and_standby(cluster: Nodes) -> None:
 async def endless_checkpoint(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
     """A leader, and a standby that writes a checkpoint for ever: each part is a long pause away from the next."""
     monkeypatch.setattr(encoding, "PART_BYTES_MAX", 1000)
-    monkeypatch.setattr(checkpointer, "SHARE", 1e-9)
+    for share in ("BUSY_SHARE", "IDLE_SHARE"):
+        monkeypatch.setattr(checkpointer, share, 1e-9)
+    monkeypatch.setattr(checkpointer, "PAUSE_SECONDS_MAX", 1e9)
     async with nodes(directory, checkpoint_records=30) as cluster:
         await leader_and_standby(cluster)
         await make_files(cluster, 0, 0, 60)
@@ -224,25 +226,8 @@ async def test_a_leader_with_a_standby_leaves_them_to_it(tmp_path: Path, monkeyp
         await until(lambda: leader.may_checkpoint)
 
 
-<<<<<<< HEAD
-def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint would take for ever: each of its many parts is a long pause away from the next."""
-    monkeypatch.setattr(encoding, "PART_BYTES_MAX", 1000)
-    for share in ("BUSY_SHARE", "IDLE_SHARE"):
-        monkeypatch.setattr(checkpointer, share, 1e-9)
-    monkeypatch.setattr(checkpointer, "PAUSE_SECONDS_MAX", 1e9)
-
-
-async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slowly(monkeypatch)
-    async with nodes(tmp_path, checkpoint_records=30) as cluster:
-        await leader_and_standby(cluster)
-        await make_files(cluster, 0, 0, 60)
-        await until(lambda: query(cluster, "SELECT count(*) FROM checkpoint_part")[0][0] > 0)
-=======
 async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with endless_checkpoint(tmp_path, monkeypatch) as cluster:
->>>>>>> lesser
         assert len(children()) == 1
         await cluster.crash(0)
         begun = asyncio.get_running_loop().time()
@@ -261,15 +246,7 @@ async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeyp
 
 
 async def test_a_node_that_ends_takes_its_checkpoint_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-<<<<<<< HEAD
-    slowly(monkeypatch)
-    async with nodes(tmp_path, checkpoint_records=30) as cluster:
-        await leader_and_standby(cluster)
-        await make_files(cluster, 0, 0, 60)
-        await until(lambda: query(cluster, "SELECT count(*) FROM checkpoint_part")[0][0] > 0)
-=======
     async with endless_checkpoint(tmp_path, monkeypatch) as cluster:
->>>>>>> lesser
         async with asyncio.timeout(5):
             assert await cluster.stop(1) == 0
         assert not children()
