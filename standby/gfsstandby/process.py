@@ -1,6 +1,7 @@
 """A master node as a process: its log, its listening port, its signals."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import signal
@@ -17,7 +18,7 @@ from gfsmaster.journal import ThreadedJournal
 from gfsmaster.oplog import Leadership, OperationLog
 from gfsprotocol import network, rpc
 from gfsprotocol.channel import Channel, Clock, SystemClock
-from gfsprotocol.errors import AddressInUse, ConfigurationError, ConnectionLost, GfsError
+from gfsprotocol.errors import AddressInUse, ConfigurationError, ConnectionLost, GfsError, LogFailed
 from gfsprotocol.network import RPC_PATH, server_log, upgrade
 from gfsprotocol.settings import read_secret
 from gfsstandby.checkpointer import Checkpointer
@@ -26,6 +27,10 @@ from gfsstandby.node import Node
 log = logging.getLogger(__name__)
 
 PEERS_MAX: Final = 4096
+RETRY_SECONDS: Final = 0.5
+"""Between two attempts to reach the database at the start."""
+TELL_SECONDS: Final = 5.0
+"""Between two log lines about that."""
 
 
 class MasterProcess:
@@ -48,7 +53,10 @@ class MasterProcess:
     async def run(self) -> int:
         """Listens and plays its role until asked to stop. A StartupError says why it cannot."""
         try:
-            if await self._journal.run(self._journal.log.prepare, self.config.genesis) and not self.config.genesis:
+            is_empty = await self._prepare()
+            if self._stopping.is_set():
+                return 0
+            if is_empty and not self.config.genesis:
                 log.info("the log is empty: waiting for the master that begins the cluster")
             self._checkpointer = Checkpointer(
                 OperationLog(self.config.journal, self.config.node, Access.BACKGROUND),
@@ -74,6 +82,24 @@ class MasterProcess:
                 self._checkpointer.close()
             await self._journal.close()
         return 0
+
+    async def _prepare(self) -> bool:
+        """Whether the log is empty. Waits for a database that is away, as it may be when all hosts start at once."""
+        give_up, told = self._clock.monotonic() + self.config.journal_wait_seconds, -TELL_SECONDS
+        while True:
+            try:
+                return await self._journal.run(self._journal.log.prepare, self.config.genesis)
+            except LogFailed as error:
+                now = self._clock.monotonic()
+                if now >= give_up or not self._journal.log.is_away(error):
+                    raise
+                if now - told >= TELL_SECONDS:
+                    told = now
+                    log.warning("%s waits up to %.0f s for its start: %s", self.config.node, give_up - now, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(RETRY_SECONDS, give_up - now)):
+                    await self._stopping.wait()
+                    return True
 
     async def _run_node(self) -> None:
         runner = await self._listen()
