@@ -28,6 +28,9 @@ class MasterConfig(Settings):
         description="The operation log's database, as SQLAlchemy writes it: sqlite:////path/to/file, or "
         "postgresql+psycopg://user:password@host/database."
     )
+    journal_wait_seconds: float = Field(
+        30.0, ge=0, description="How long a master that starts waits for a database that it cannot reach."
+    )
     secret_file: Path = Field(description="The cluster's secret, hexadecimal; chunk servers need the same.")
     genesis: bool = Field(False, description="Begin a new cluster if the log is empty; else an empty log is refused.")
     lease_seconds: float = Field(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from gfsmaster import processes
 from gfsprotocol.errors import ConfigurationError, LogFailed
@@ -37,6 +37,8 @@ END_SECONDS: Final = 2
 """How long PostgreSQL may take to end a session."""
 _PREPARING: Final = 0x676673
 """The key of the advisory lock in PostgreSQL under which tables are made."""
+_PASSING: Final = ("the database system is", "too many", "connection slots")
+"""Of what PostgreSQL says when it starts, stops or is full."""
 BACKGROUND_WAL_PAGES: Final = 200
 
 
@@ -85,6 +87,9 @@ class Database(Protocol):
 
     def is_locked(self, error: SQLAlchemyError) -> bool:
         """Whether an operation failed because it would have waited longer for a lock."""
+
+    def is_away(self, error: SQLAlchemyError) -> bool:
+        """Whether an operation failed because the database cannot be reached now, and may be in a while."""
 
     def is_damage(self, error: SQLAlchemyError) -> bool:
         """Whether an operation failed because of what is stored, and not for a reason that may pass."""
@@ -183,6 +188,9 @@ class SQLite:
     def is_locked(self, error: SQLAlchemyError) -> bool:
         cause = error.orig if isinstance(error, DBAPIError) else None
         return str(getattr(cause, "sqlite_errorname", "")).startswith("SQLITE_BUSY")
+
+    def is_away(self, error: SQLAlchemyError) -> bool:  # noqa: ARG002 - a file is there, or it is not
+        return False
 
     def is_damage(self, error: SQLAlchemyError) -> bool:
         cause = error.orig if isinstance(error, DBAPIError) else None
@@ -298,6 +306,17 @@ class PostgreSQL:
         warning = connection.info.pop("warning", "")
         if warning:
             raise LogFailed(f"the server of the journal {self.where} has warned of a commit: {warning}")
+
+    def is_away(self, error: SQLAlchemyError) -> bool:
+        """Not if the server answers, and refuses us: a wrong password does not become right by waiting."""
+        if not isinstance(error, OperationalError):
+            return False
+        state = getattr(error.orig, "sqlstate", None)
+        if state is not None:
+            return str(state).startswith(("08", "57P"))
+        # An attempt to connect has no state, only text.
+        text = str(error.orig)
+        return "FATAL:" not in text or any(passing in text for passing in _PASSING)
 
     def is_damage(self, error: SQLAlchemyError) -> bool:
         cause = error.orig if isinstance(error, DBAPIError) else None

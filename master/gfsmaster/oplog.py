@@ -179,6 +179,11 @@ class OperationLog:
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
+    def is_away(self, failure: LogFailed) -> bool:
+        """Whether a call has failed because the database cannot be reached now, and may be in a while."""
+        cause = failure.__cause__
+        return isinstance(cause, SQLAlchemyError) and self._database.is_away(cause)
+
     def _create_missing(self) -> None:
         with self._transaction() as connection:
             self._database.lock_tables(connection)

@@ -1,6 +1,7 @@
 """A master node as a process: its log, its listening port, its signals."""
 
 import asyncio
+import contextlib
 import logging
 import random
 import signal
@@ -26,6 +27,10 @@ from gfsstandby.node import Node
 log = logging.getLogger(__name__)
 
 PEERS_MAX: Final = 4096
+RETRY_SECONDS: Final = 0.5
+"""Between two attempts to reach the database at the start."""
+TELL_SECONDS: Final = 5.0
+"""Between two log lines about that."""
 
 
 class MasterProcess:
@@ -48,7 +53,10 @@ class MasterProcess:
     async def run(self) -> int:
         """Listens and plays its role until asked to stop. A StartupError says why it cannot."""
         try:
-            if await self._journal.run(self._journal.log.prepare, self.config.genesis) and not self.config.genesis:
+            is_empty = await self._prepare()
+            if self._stopping.is_set():
+                return 0
+            if is_empty and not self.config.genesis:
                 log.info("the log is empty: waiting for the master that begins the cluster")
             await self._introduce()
             self._checkpointer = Checkpointer(
@@ -82,6 +90,24 @@ class MasterProcess:
         except LogFailed as error:
             # To follow needs nothing written, and who stands for election tries it again.
             log.info("%s could not say in the journal which process it is: %s", self.config.node, error)
+
+    async def _prepare(self) -> bool:
+        """Whether the log is empty. Waits for a database that is away, as it may be when all hosts start at once."""
+        give_up, told = self._clock.monotonic() + self.config.journal_wait_seconds, -TELL_SECONDS
+        while True:
+            try:
+                return await self._journal.run(self._journal.log.prepare, self.config.genesis)
+            except LogFailed as error:
+                now = self._clock.monotonic()
+                if now >= give_up or not self._journal.log.is_away(error):
+                    raise
+                if now - told >= TELL_SECONDS:
+                    told = now
+                    log.warning("%s waits up to %.0f s for its start: %s", self.config.node, give_up - now, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(RETRY_SECONDS, give_up - now)):
+                    await self._stopping.wait()
+                    return True
 
     async def _run_node(self) -> None:
         runner = await self._listen()

@@ -31,6 +31,7 @@ class Nodes:
         self.lease_seconds = LEASE_SECONDS
         self.heartbeat_seconds = 60.0
         """What a leader expects of chunk servers; here are none, and it may not be taken for cut off."""
+        self.journal_wait_seconds = 30.0
         self.secret = secrets.token_bytes(32)
         self.secret_file = directory / "secret"
         self.secret_file.write_text(self.secret.hex())
@@ -46,6 +47,7 @@ class Nodes:
             node=f"node-{number}",
             port=self.ports[number],
             journal=self.journals.get(number, self.journal_url),
+            journal_wait_seconds=self.journal_wait_seconds,
             secret_file=self.secret_file,
             genesis=genesis,
             masters=[f"127.0.0.1:{port}" for port in self.ports],

@@ -1,6 +1,7 @@
 """Master nodes whose journal is in PostgreSQL: a database that is lost, silent, restarted, failed over, or too old."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,6 +202,57 @@ async def test_masters_wait_while_the_server_restarts_and_go_on(
     assert PASSWORD.replace("+", "%2B").replace("/", "%2F") not in caplog.text
 
 
+async def test_a_master_that_starts_waits_for_a_database_that_is_down(
+    tmp_path: Path, own_postgresql: Callable[[], Server], expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs("node-0 waits up to")
+    server = own_postgresql()
+    server.create()
+    async with nodes(tmp_path, server.url("postgres")) as cluster:
+        cluster.start(0, genesis=True)
+        await until_logged(caplog, "node-0 waits up to 30 s for its start: the journal .* Connection refused")
+        await asyncio.to_thread(server.start)
+        await cluster.until_leading(0)
+        assert caplog.text.count("waits up to") == 1, "one line in five seconds"
+        assert await cluster.stop(0) == 0
+
+
+async def test_a_master_waits_for_its_database_only_so_long_and_can_be_stopped_meanwhile(
+    tmp_path: Path, own_postgresql: Callable[[], Server], expected_logs: ExpectedLogs, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected_logs("node-0 waits up to")
+    server = own_postgresql()
+    async with nodes(tmp_path, server.url("postgres")) as cluster:
+        cluster.start(0, genesis=True)
+        await until_logged(caplog, "node-0 waits up to 30 s")
+        begun = time.monotonic()
+        assert await cluster.stop(0) == 0
+        assert time.monotonic() - begun < 3
+        cluster.journal_wait_seconds = 1.0
+        cluster.start(0, genesis=True)
+        with pytest.raises(LogFailed, match="Connection refused"):
+            await asyncio.wait_for(cluster.running.pop(0)[1], 10)
+
+
+async def test_a_master_that_is_refused_does_not_wait(tmp_path: Path, postgresql: Server, database: str) -> None:
+    """A wrong password, a database that is not there: no time makes that right."""
+    right = postgresql.url(database)
+    for wrong, said in (
+        (right.replace("gfs:", "gfs:wrong"), "password authentication failed"),
+        (postgresql.url("missing"), 'database "missing" does not exist'),
+    ):
+        async with nodes(tmp_path, wrong) as cluster:
+            cluster.start(0, genesis=True)
+            with pytest.raises(LogFailed, match=said):
+                await asyncio.wait_for(cluster.running.pop(0)[1], 10)
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, pattern: str) -> None:
+    async with asyncio.timeout(10):
+        while re.search(pattern, caplog.text) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 async def with_synchronous_replica(own_postgresql: Callable[[], Server]) -> tuple[Server, Server, str]:
     """Both servers, and the address of the one that takes writes."""
     primary, replica = own_postgresql(), own_postgresql()
@@ -317,7 +369,7 @@ async def test_a_leader_that_lost_the_log_does_not_follow_an_older_one(
             await insist(cluster, [0], msg.Mkdir(b"/%d" % number), msg.Call(number, number))
         last = (await cluster.status(0)).sequence
 
-        def fail(_batch: Batch) -> None:
+        def fail(_batch: Batch, _previous: bytes) -> None:
             monkeypatch.undo()
             execute(journal_url, "DELETE FROM log WHERE first > 3")
             raise LogFailed("the database is gone")
