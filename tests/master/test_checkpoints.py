@@ -124,6 +124,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "TRIMMED_ROWS", 2)
 
 
+@pytest.mark.slow
 def test_two_are_kept_and_the_log_behind_the_older(history: History) -> None:
     sequences = []
     for _ in range(4):
@@ -199,6 +200,7 @@ def test_fault_7_a_flipped_bit_anywhere_is_seen_and_the_one_before_is_used(
         history.sql(f"UPDATE checkpoint SET {column} = ? WHERE sequence = ?", before, newest.sequence)
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_one_is_replaced_and_the_log_kept_until_two_are_intact(
     history: History, expected_logs: ExpectedLogs
 ) -> None:
@@ -216,6 +218,7 @@ def test_a_damaged_newest_one_is_replaced_and_the_log_kept_until_two_are_intact(
     history.check()
 
 
+@pytest.mark.slow
 def test_fault_2_when_nothing_intact_leads_to_the_log_it_is_refused_and_nothing_overwritten(
     history: History, expected_logs: ExpectedLogs, tmp_path: Path
 ) -> None:
@@ -231,6 +234,7 @@ def test_fault_2_when_nothing_intact_leads_to_the_log_it_is_refused_and_nothing_
     assert history.sql("SELECT * FROM log") + history.sql("SELECT * FROM checkpoint_part") == before
 
 
+@pytest.mark.slow
 def test_a_node_that_has_slept_through_the_trimming_goes_on_from_a_checkpoint(history: History) -> None:
     asleep_at = history.sequence
     for _ in range(3):
