@@ -99,6 +99,8 @@ class Attributes(Wire, frozen=True):
     chunk_bytes: int
     open_writers: int
     """How many clients have it open for writing."""
+    device: int = 0
+    """Of a device node: its number, as ``st_rdev``."""
 
 
 class Entry(Wire, frozen=True):
@@ -218,6 +220,8 @@ class Create(PathRequest, frozen=True, tag=104):
     truncate: bool = False
     open: bool = True
     anonymous: bool = False
+    allocate: bool = False
+    """For a new, open file: its first chunk and the lease on it are wanted in the same answer, if that can be."""
 
 
 class OpenForWrite(PathRequest, frozen=True, tag=105):
@@ -254,16 +258,24 @@ class Publish(PathRequest, frozen=True, tag=108):
 
 
 class Rename(PathRequest, frozen=True, tag=109):
-    """rename(2) and renameat2(2)'s NOREPLACE and EXCHANGE. Reply: Done."""
+    """rename(2) and renameat2(2)'s NOREPLACE and EXCHANGE. Reply: Done, or Removed with ``hold``."""
 
     target: bytes = b""
     target_base: int = ROOT_INODE
     no_replace: bool = False
     exchange: bool = False
+    hold: bool = False
+    """As in Unlink, for the file that is replaced."""
 
 
 class Unlink(PathRequest, frozen=True, tag=110):
-    """Removes a name that is not a directory. Reply: Done."""
+    """Removes a name that is not a directory. Reply: Done, or Removed with ``hold``.
+
+    ``hold`` registers the caller as a writer of a regular file whose last name this was, in the same step: the file
+    lives until the caller's Close. That is how a mount keeps a file that one of its programs still has open.
+    """
+
+    hold: bool = False
 
 
 class Rmdir(PathRequest, frozen=True, tag=111):
@@ -379,6 +391,21 @@ class CheckAccess(PathRequest, frozen=True, tag=127):
     mask: int = 0
 
 
+class MakeNode(PathRequest, frozen=True, tag=128):
+    """mknod(2) for what is no regular file: a fifo, a socket, a device. Reply: AttributesReply."""
+
+    mode: int = 0
+    """With the file type."""
+    device: int = 0
+
+
+class Hold(msgspec.Struct, array_like=True, frozen=True, tag=129, gc=False):
+    """Registers the caller as a writer of an inode, removed or not, without any right to write: it is to live until the
+    caller's Close. For files that others remove while they are open here for reading. Reply: AttributesReply."""
+
+    inode: int
+
+
 # ------------------------------------------------------------------------------------------ requests: data (client)
 
 
@@ -446,6 +473,11 @@ class Handover(msgspec.Struct, array_like=True, frozen=True, tag=148, gc=False):
 
     to: str = ""
     """The node that is to follow; empty for the one that is nearest."""
+
+
+class Watch(msgspec.Struct, array_like=True, frozen=True, tag=149, gc=False):
+    """The caller keeps what it is answered from now on, and is to be told by :class:`Invalidate` when another client
+    changes it. It holds for this connection. Reply: Done."""
 
 
 # ------------------------------------------------------------------------------------------------- requests: master
@@ -572,6 +604,8 @@ class Done(msgspec.Struct, array_like=True, frozen=True, tag=201, gc=False):
 
 class AttributesReply(msgspec.Struct, array_like=True, frozen=True, tag=202, gc=False):
     attributes: Attributes
+    lease: Lease | None = None
+    """Of the first chunk of a file just made, if Create asked for it."""
 
 
 class Listing(msgspec.Struct, array_like=True, frozen=True, tag=203, gc=False):
@@ -692,6 +726,15 @@ class TrashReply(msgspec.Struct, array_like=True, frozen=True, tag=214, gc=False
     entry: TrashEntry
 
 
+class Removed(msgspec.Struct, array_like=True, frozen=True, tag=215, gc=False):
+    """What lost a name, with ``hold``."""
+
+    inode: int
+    """0 if nothing was replaced."""
+    held: bool
+    """Whether it was the last name and the caller is registered as a writer now."""
+
+
 class Registered(msgspec.Struct, array_like=True, frozen=True, tag=220, gc=False):
     cluster: bytes
     epoch: int
@@ -749,6 +792,17 @@ class Leading(msgspec.Struct, array_like=True, frozen=True, tag=180, gc=False):
     token_clock_ms: int
 
 
+class Invalidate(msgspec.Struct, array_like=True, frozen=True, tag=181, gc=False):
+    """Notice to a client that watches: others have changed what it may have kept."""
+
+    inodes: tuple[int, ...] = ()
+    """Attributes, extended attributes and content."""
+    names: tuple[tuple[int, bytes], ...] = ()
+    """(directory, name): what is there now, or that nothing is."""
+    removed: tuple[int, ...] = ()
+    """Regular files that have lost their last name: who still reads them says so by :class:`Hold` before long."""
+
+
 RequestBody = (
     Stat
     | List
@@ -778,6 +832,9 @@ RequestBody = (
     | Summarize
     | ListOpen
     | CheckAccess
+    | MakeNode
+    | Hold
+    | Watch
     | Locate
     | AllocateChunk
     | RenewLease
@@ -802,6 +859,7 @@ ReplyBody = (
     | Names
     | Trash
     | TrashReply
+    | Removed
     | Count
     | Summary
     | OpenFiles
@@ -815,5 +873,5 @@ ReplyBody = (
     | EpochEnded
     | HandedOver
 )
-NoticeBody = Done | Leading
+NoticeBody = Done | Leading | Invalidate
 Message = Hello | Proof | Request | Response | Notice
