@@ -5,8 +5,8 @@ answered there. That is worth something only while the leader is known to lead: 
 tells nothing, and another may lead by then. So the leader is asked for a sign of life several times a second, and what
 is kept is trusted for ``trust_seconds`` from the sending of the last question that was answered: the answer comes on
 the same connection, behind every notice of what had changed before. A leader is followed by another when it has not
-renewed its lease for ``lease_seconds`` (2 s by default); it renews four times a lease, so one that hangs from one moment
-to the next is distrusted before that. When it dies or steps down, the connection's end or a notice says so at once.
+renewed its lease for ``lease_seconds`` (2 s by default); it renews four times a lease, so one that hangs from one
+moment to the next is distrusted before that. When it dies or steps down, the connection's end or a notice says so.
 
 Answers and notices arrive in order, but who waits for an answer runs only after the notices in the same frame were
 taken. So whoever keeps an answer takes :attr:`Watcher.clock` before the question, and asks afterwards whether anything
