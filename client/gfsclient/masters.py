@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from gfsclient.links import Dial, Links, backoff_seconds
+from gfsclient.links import Dial, Links, Observer, backoff_seconds
 from gfsclient.user import User
 from gfsprotocol import messages, rpc
 from gfsprotocol.errors import (
@@ -147,7 +147,8 @@ class Masters:
     ) -> ReplyBody:
         """The leader's answer to ``body``, or a standby's if it is a read and reads may go there.
 
-        ``user`` is in whose name it is asked, if not in that of the client. Raises the error that it answers; after ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
+        ``user`` is in whose name it is asked, if not in that of the client. Raises the error that it answers; after
+        ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
         """
         acting = self.user if user is None else user
         number = self._begin() if type(body) in MUTATIONS else 0
@@ -155,7 +156,7 @@ class Masters:
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
             deadline = asyncio.get_running_loop().time() + seconds
-            if self._read_from_standby and not at_leader and type(body) in READS:
+            if self._read_from_standby and not self._links.is_watched and not at_leader and type(body) in READS:
                 reply = await self._ask_standby(body, acting, min(seconds, STANDBY_SECONDS))
                 if reply is not None:
                     return reply
@@ -167,7 +168,7 @@ class Masters:
             except AvailabilityError as error:
                 if not _is_retried(error):
                     raise
-                self._note(leader, error)
+                self.note(leader, error)
                 return await self._call_patiently(body, acting, number, deadline, error)
         finally:
             self._in_flight -= 1
@@ -253,7 +254,7 @@ class Masters:
                     raise (last_error if isinstance(last_error, SafeMode | Busy) else error) from None
                 # Other refusals are given before anything is done; a lost answer may be that of a call that was done.
                 last_error, retry = error, retry or isinstance(error, ConnectionLost)
-                self._note(leader, error)
+                self.note(leader, error)
                 if deadline <= loop.time():
                     raise
                 if not isinstance(error, ConnectionLost):
@@ -279,13 +280,17 @@ class Masters:
 
     # ------------------------------------------------------------------------------------------------------ leader
 
-    def _note(self, leader: rpc.Peer, error: AvailabilityError) -> None:
+    def note(self, leader: rpc.Peer, error: GfsError) -> None:
         """``leader`` failed us: stop using it if it does not lead or cannot be reached."""
         if isinstance(error, NotLeader):
             self._links.hint(error.hint)
             self._links.demote(leader)
         elif isinstance(error, ConnectionLost):
             self._links.abandon(leader)
+
+    def watch(self, observer: Observer | None) -> None:
+        """From now on every leader is asked to watch for us before anything else is asked, and no standby is asked."""
+        self._links.watch(observer)
 
     async def connect(self, deadline_seconds: float | None = None) -> None:
         """Finds the leader before the first call needs it. Raises what :meth:`call` raises if there is none."""

@@ -22,6 +22,7 @@ from gfsmaster.housekeeping import Housekeeping
 from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
 from gfsmaster.leases import Leases
+from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
 from gfsmaster.planner import Plan, Planner, check_user
@@ -31,6 +32,7 @@ from gfsmaster.repair import Repair
 from gfsmaster.state import State
 from gfsmaster.tailers import Standby, Tailers
 from gfsmaster.term import Term
+from gfsmaster.watches import Watches
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import (
@@ -93,13 +95,15 @@ class Leader:
         self.leases = Leases(config.chunk_lease_seconds)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
+        self.planner = Planner(state)
+        watches: Watches[Peer] = Watches(state, self.planner.namespace)
+        self.notices = Notices(watches, self.committer)
         self.changes = Changes(
-            state, self.committer, clock, fleet, self.leases, self.repair, self._hears, fail=self._end_by
+            state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
         )
         self.housekeeping = Housekeeping(
             config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
         )
-        self.planner = Planner(state)
         self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,
@@ -133,6 +137,7 @@ class Leader:
             msg.RenewLease: self.chunks.renew_lease,
             msg.ReportCorrupt: self.chunks.report_corrupt,
             msg.KeepAlive: self._keep_alive,
+            msg.Watch: self._watch,
             msg.ReleaseBrake: self._release_brake,
             msg.Summarize: self._summarize,
             msg.Handover: self._handover,
@@ -184,6 +189,7 @@ class Leader:
             self._take = None
 
     def _committed(self, batch: Batch) -> None:
+        self.notices.tell()
         self.tailers.committed(batch)
 
     @property
@@ -242,6 +248,7 @@ class Leader:
         """No answer leaves any more; what waits is for the next leader."""
         for task in self._tasks:
             task.cancel()
+        self.notices.close()
         if self._ended.done() and not self._ended.cancelled():
             self._ended.exception()  # seen: a group that another failure ended first has not waited for it
 
@@ -272,6 +279,7 @@ class Leader:
         await self._resign("")
 
     async def _resign(self, successor: str) -> None:
+        self.notices.farewell()
         await self._journal.resign(self.epoch, successor)
         self.tailers.farewell(successor)
         self._end_by(Resigned())
@@ -292,6 +300,7 @@ class Leader:
             raise NotLeader(f"{self.config.node} has not renewed its leadership in time")
         if self._hands_over and not isinstance(request.body, msg.TailLog | msg.Heartbeat):
             raise NotLeader(f"{self.config.node} has handed over", hint=self._hint)
+        self.notices.begin(peer)
         try:
             if peer.hello.role == "client":
                 self._client_request(peer, request)
@@ -299,6 +308,8 @@ class Leader:
                 self._server_request(peer, request)
         except GfsError as error:
             self.committer.reply(peer, request.id, msg.ErrorReply(error.code, error.message, error.hint))
+        finally:
+            self.notices.end()
 
     def notice(self, peer: Peer, body: msg.NoticeBody) -> None:
         """No notices are defined for a leader."""
@@ -360,8 +371,14 @@ class Leader:
     # ---------------------------------------------------------------------------------------------- other requests
 
     def _keep_alive(self, peer: Peer, request: msg.Request, _body: msg.KeepAlive) -> None:
+        # Not behind a slow commit: it reflects nothing, and tells a client that watches that it knows what is durable.
         self._hears(peer.hello.name)
-        self.committer.reply(peer, request.id, msg.Done())
+        peer.respond(request.id, msg.Done(), self.committer.committed)
+
+    def _watch(self, peer: Peer, request: msg.Request, _body: msg.Watch) -> None:
+        self._hears(peer.hello.name)
+        self.notices.watch(peer)
+        peer.respond(request.id, msg.Done(), self.committer.committed)
 
     def _release_brake(self, peer: Peer, request: msg.Request, _body: msg.ReleaseBrake) -> None:
         if request.user and request.user[0]:
@@ -487,6 +504,7 @@ class Leader:
 
     def disconnected(self, peer: Peer) -> None:
         """A connection ended."""
+        self.notices.disconnected(peer)
         self.tailers.disconnected(peer)
         self.registry.disconnected(peer)
 

@@ -18,6 +18,7 @@ from gfsmaster.digests import StateDigestSum, hashed
 from gfsmaster.directory import Directory
 from gfsmaster.inodes import Inodes
 from gfsmaster.sessions import Sessions, Writers
+from gfsmaster.touched import Before, Touched
 from gfsprotocol.errors import StateDiverged, UnsupportedFormat
 from gfsprotocol.ids import ROOT_INODE
 from gfsprotocol.messages import Attributes, AttributesReply, Count, Done, ReplyBody, TrashEntry, TrashReply
@@ -65,6 +66,7 @@ class State:
         """Output: chunks freed since whoever applies records last emptied it."""
         self.revised: list[int] = []
         """Output: slots of chunks that got a new version since then."""
+        self._touched: Touched | None = None
         self._sum = StateDigestSum(self._hash_inode, self._hash_chunk)
         self._handlers: dict[type, Callable[[Any], ReplyBody]] = {
             op.Genesis: self._genesis,
@@ -92,6 +94,16 @@ class State:
             op.PurgeTrash: self._purge_trash,
             op.Reclaim: self._reclaim,
         }
+
+    @property
+    def touched(self) -> Touched | None:
+        """Output, if somebody wants it: inodes and names touched since whoever applies records last cleared it."""
+        return self._touched
+
+    @touched.setter
+    def touched(self, touched: Touched | None) -> None:
+        self._touched = touched
+        self._sum.on_touch = None if touched is None else self._note_touched
 
     def apply(self, record: op.Record) -> ReplyBody:
         """Applies one record and returns the result of its last operation. StateDiverged if it cannot be applied."""
@@ -187,18 +199,30 @@ class State:
         self._sum.new_inode(slot)
         return slot
 
+    def _note_touched(self, slot: int) -> None:
+        if self._touched is not None and slot not in self._touched.inodes:
+            inodes = self.inodes
+            before = Before(inodes.ids[slot], inodes.links[slot], stat.S_ISREG(inodes.mode[slot]))
+            self._touched.inodes[slot] = before
+
+    def _note_name(self, directory: int, name: bytes) -> None:
+        if self._touched is not None:
+            self._touched.names[directory, self.inodes.ids[directory], name] = None
+
     def _enter(self, parent: int, name: bytes, slot: int) -> None:
         """Adds an entry and touches the directory."""
         directory = self._directory(parent)
         if directory.find(name):
             raise StateDiverged(f"record {self.sequence} makes entry {name!r}, which exists here")
         directory.insert(name, slot)
+        self._note_name(parent, name)
         self._sum.add(self._hash_entry(parent, name, slot))
         self._touch_directory(parent)
 
     def _leave(self, parent: int, name: bytes, slot: int) -> None:
         """Removes an entry and touches the directory."""
         self._directory(parent).remove(name)
+        self._note_name(parent, name)
         self._sum.add(-self._hash_entry(parent, name, slot))
         self._touch_directory(parent)
 
@@ -213,6 +237,7 @@ class State:
         if directory is not None:
             directory.name = name
             self.inodes.links[parent] += 1
+            self._note_name(slot, b"..")
 
     def _abandon(self, slot: int, parent: int) -> None:
         """A directory no longer stands under this parent."""
@@ -538,6 +563,7 @@ class State:
             page = directory.page(b"", left)
             for name, slot in page:
                 directory.remove(name)
+                self._note_name(directory_slot, name)
                 self._sum.add(-self._hash_entry(directory_slot, name, slot))
                 self._drop_link(slot, directory_slot)
                 left -= 1

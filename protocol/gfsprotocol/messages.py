@@ -801,6 +801,8 @@ class Invalidate(msgspec.Struct, array_like=True, frozen=True, tag=181, gc=False
     """(directory, name): what is there now, or that nothing is."""
     removed: tuple[int, ...] = ()
     """Regular files that have lost their last name: who still reads them says so by :class:`Hold` before long."""
+    everything: bool = False
+    """Whatever was kept is to be dropped; what is answered from now on is watched again."""
 
 
 RequestBody = (
