@@ -178,10 +178,14 @@ class FileSystem(Namespace):
                 chunk_bytes=chunk_bytes or config.chunk_bytes,
                 exclusive=flags.is_exclusive,
                 truncate=flags.truncates,
-                allocate=allocate,
+                allocate=allocate and self._trusts_all_servers(),
             )
             opened = await self._register(body)
         return FileHandle(self._core, path, flags, opened.attributes, first=opened.first)
+
+    def _trusts_all_servers(self) -> bool:
+        """Else a chunk is asked for by itself, without the servers that failed a moment ago."""
+        return not self._core.servers.excluded()
 
     async def _register(self, body: Create | OpenForWrite, made: bytes = b"") -> "_Opened":
         """Makes us a writer. If we are cancelled meanwhile, that is undone first, or the file would stay open for ever.
@@ -393,7 +397,7 @@ class FileSystem(Namespace):
             chunk_bytes=chunk_bytes or self._core.config.chunk_bytes,
             exclusive=present is None,
             anonymous=present is not None,
-            allocate=not is_empty,
+            allocate=not is_empty and self._trusts_all_servers(),
         )
         opened = await self._register(body, made=remote if present is None else b"")
         return FileHandle(self._core, remote, OpenMode.parse("w"), opened.attributes, first=opened.first)

@@ -91,7 +91,7 @@ class Granting:
         """The first lease of a chunk just added."""
         for server in members:
             server.writes += 1
-        self._fleet.set_members(slot, members)
+        self._fleet.place(slot, members)
         lease = ChunkLease(0, 1, members, NO_CUT, now + self._leases.lease_seconds, confirmed=True)
         self._leases.grant(slot, lease)
         return lease
