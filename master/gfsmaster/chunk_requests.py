@@ -16,7 +16,7 @@ from gfsmaster.fleet import Fleet
 from gfsmaster.granting import Granting, Limits, NewFile
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
-from gfsmaster.planner import Operations, Planner
+from gfsmaster.planner import Planner
 from gfsmaster.state import State
 from gfsmaster.term import Term
 from gfsprotocol import messages as msg
@@ -164,7 +164,7 @@ class ChunkRequests:
         lease = self._granting.lease(slot, body.version, body.failed, may_cut=False, now=now)
         self._reply_lease(peer, request.id, body.chunk, lease)
 
-    def plan_first(self, plan: Operations) -> NewFile | None:
+    def plan_first(self, plan: op.Operations) -> NewFile | None:
         """If ``plan`` makes a file that is open: the same with its first chunk. None if it does not, or cannot be."""
         if len(plan) != 1 or not isinstance(plan[0], op.MakeFile) or not plan[0].writer:
             return None
