@@ -26,7 +26,7 @@ from gfsmaster.lingering import Lingering
 from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
-from gfsmaster.planner import Operations, Plan, Planner, check_user
+from gfsmaster.planner import Plan, Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
 from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
@@ -373,7 +373,7 @@ class Leader:
             return self.changes.record((op.Answered(plan),), client, request.call)
         return plan
 
-    def _record(self, plan: Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
+    def _record(self, plan: op.Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
         """Records a plan, with what the leader adds to it: a new file's first chunk, and removed files that linger."""
         body = request.body
         new = self.chunks.plan_first(plan) if isinstance(body, msg.Create) and body.allocate else None
