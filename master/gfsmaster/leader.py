@@ -76,12 +76,8 @@ class Leader:
         epoch: int,
         last_hash: bytes,
         lease_started: float,
-        others_keep: Callable[[int, Peer], bool] = lambda _slot, _peer: False,
     ) -> None:
-        """``lease_started`` is the monotonic time just before the epoch was won.
-
-        ``others_keep`` says of an inode's slot whether a client other than the peer may have it open for reading.
-        """
+        """``lease_started`` is the monotonic time just before the epoch was won."""
         self.config = config
         self.clock = clock
         self.state = state
@@ -110,7 +106,7 @@ class Leader:
             config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
         )
         self.lingering = Lingering(state, clock.monotonic())
-        self._others_keep = others_keep
+        self._others_keep = watches.others_keep
         self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,

@@ -13,6 +13,7 @@ from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, USER, attributes_of, mounts
 
 
+@pytest.mark.slow
 async def test_what_is_written_is_read_before_it_is_flushed_and_after() -> None:
     async with mounts() as (_, [mount]):
         operations = mount.operations
@@ -140,17 +141,6 @@ async def test_the_caller_owns_what_it_makes_and_needs_the_right_to() -> None:
         await mount.finish(number)
 
 
-async def test_a_write_by_another_than_root_takes_setuid_away() -> None:
-    async with mounts() as (_, [mount]):
-        operations = mount.operations
-        inode = await mount.write_file(b"file", b"x")
-        await operations.setattr(inode, Changes(mode=0o6777), False, ROOT)
-        number, _ = await operations.open(inode, os.O_WRONLY, USER)
-        await operations.write(number, 0, b"y")
-        await mount.finish(number)
-        assert stat.S_IMODE(attributes_of(await operations.getattr(inode, ROOT)).mode) == 0o777
-
-
 async def test_special_files_links_and_attributes() -> None:
     async with mounts() as (_, [mount]):
         operations = mount.operations
@@ -203,8 +193,9 @@ async def some(operations: Operations, number: int, place: int, room: int) -> li
     return found
 
 
+@pytest.mark.slow
 async def test_a_lost_write_is_told_once_by_each_handle() -> None:
-    async with mounts(deadline_seconds=1.0) as (cluster, [mount]):
+    async with mounts(deadline_seconds=0.5) as (cluster, [mount]):
         operations = mount.operations
         first, inode = await mount.create(b"file")
         second, _ = await operations.open(inode, os.O_RDWR, ROOT)
@@ -219,6 +210,7 @@ async def test_a_lost_write_is_told_once_by_each_handle() -> None:
         await operations.release(second)
 
 
+@pytest.mark.slow
 async def test_many_writers_of_one_file_and_of_many() -> None:
     async with mounts() as (_, [mount]):
         operations = mount.operations

@@ -74,6 +74,7 @@ def test_the_groups_are_those_of_the_process(tmp_path: Path) -> None:
     assert callers.user(1000, 5, 17) == (1000, 5, 7, 9), "for a moment it is kept"
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), max_size=2 * RANGES_MAX))
 def test_ranges_cover_at_least_what_was_added(pieces: list[tuple[int, int]]) -> None:
     ranges, bytes_added = Ranges(), set[int]()
