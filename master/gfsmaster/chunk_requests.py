@@ -56,8 +56,7 @@ class ChunkRequests:
         self._changes = changes
         self._committer = committer
         self._hears = hears
-        settled_at = term.started + config.chunk_lease_seconds if term.epoch > 1 else 0.0
-        self._granting = Granting(state, fleet, leases, Limits(config.min_replicas, settled_at))
+        self._granting = Granting(state, fleet, leases, Limits(config.min_replicas))
 
     def check_lengths(self, body: msg.Close | msg.RecordLength) -> None:
         """Lengths acknowledged before a cut are refused: the bytes may be gone (a lease holder that slept too long)."""

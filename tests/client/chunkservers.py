@@ -219,7 +219,7 @@ class FakeChunkServer:
             for member in members:
                 replica = member.replicas.setdefault(grant.chunk, Replica(0))
                 replica.data[:], replica.verifier = own.data, own.verifier
-        if is_new and grant.base_version:
+        if is_new and not grant.is_first:
             self.fleet.confirm(self.server, grant, len(own.data))
         with self.fleet.lock:
             for member in members:
