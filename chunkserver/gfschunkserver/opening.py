@@ -3,15 +3,13 @@
 The first grant of a new chunk needs no preparation: each member begins with an empty replica.
 """
 
-from collections.abc import Sequence
-
 from gfschunkserver.chain import Chain, hop_seconds
 from gfschunkserver.downstream import Downstream, open_downstream
 from gfschunkserver.engine import Engine
 from gfschunkserver.preparing import new_verifier, prepare_members, writes_lost
 from gfschunkserver.replica import Replica
 from gfsprotocol.bulk import OpenWrite
-from gfsprotocol.errors import AlreadyExists, DiskFailed, GfsError, ReplicaFailed
+from gfsprotocol.errors import AlreadyExists, DiskFailed, GfsError, LeaseLost, ReplicaFailed
 from gfsprotocol.messages import Grant
 
 
@@ -35,21 +33,19 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
             engine.chains.promise(grant)
             replica = engine.store.find(grant.chunk)
             if replica is not None and replica.version == grant.version:
-                _check_history(request, replica, [engine.server])
                 raise _restarted(engine)
             if grant.is_first and replica is None:
-                _check_history(request, replica, [engine.server])
                 return _begin_as_primary(engine, grant, request)
             chain = prepare_members(engine, grant, request, replica)
     engine.chains.enter(chain, grant)
     try:
         chain.check()
-        _check_history(request, chain.replica, [member.server for member in grant.members])
+        _check_history(grant, request, chain.replica)
         downstream = _open_next(engine, grant, request, chain.replica)
     except GfsError as error:
         engine.chains.leave(chain)
         if isinstance(error, AlreadyExists):
-            raise ReplicaFailed(error.message, error.hint) from error
+            raise LeaseLost(error.message) from error
         raise
     replica = chain.replica
     chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, grant.version, replica.length))
@@ -58,6 +54,9 @@ def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[
 
 def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
     """A chunk that has no replica yet, as far as the master and this server know. The others may know better."""
+    own = str(engine.server)
+    if request.verifier:
+        raise ReplicaFailed(f"server {engine.server:016x} has no replica any more of chunk {grant.chunk:x}", own)
     replica = engine.store.create(grant)
     replica.verifier = new_verifier()
     downstream: Downstream | None = None
@@ -74,7 +73,7 @@ def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple
         engine.store.drop([replica], "no chain could be made for it")
         if isinstance(error, AlreadyExists):
             # The others have what this server lacks: it lost its replica.
-            raise ReplicaFailed(f"server {engine.server:016x}: {error.message}", str(engine.server)) from error
+            raise ReplicaFailed(f"server {engine.server:016x}: {error.message}", own) from error
         raise
     engine.chains.enter(chain, grant)
     return chain, downstream
@@ -102,28 +101,25 @@ def _begin_as_member(engine: Engine, grant: Grant, verifier: int) -> Chain:
         replica = engine.store.create(grant)
         replica.verifier = verifier
         return engine.chains.start(replica, grant)
-    own = str(engine.server)
     if grant.is_first:
-        raise AlreadyExists(f"server {engine.server:016x} has chunk {grant.chunk:x} from before it was started", own)
+        own = str(engine.server)
+        raise AlreadyExists(f"server {engine.server:016x} has chunk {grant.chunk:x} and was restarted since", own)
     raise _restarted(engine)
 
 
-def _restarted(engine: Engine) -> ReplicaFailed:
+def _restarted(engine: Engine) -> LeaseLost:
     """Under a grant that is in force this server may lack what it acknowledged before it was synced.
 
-    As primary it would then overwrite the others, who have it, and a later sync would be answered for lost bytes.
+    As primary it would then overwrite the others, who have it, and a later sync would be answered for lost bytes. The
+    next grant's preparation makes it equal to them; the master gives one when it has heard that we began anew.
     """
-    own = str(engine.server)
-    return ReplicaFailed(f"server {engine.server:016x} was restarted under this grant: it may have lost bytes", own)
+    return LeaseLost(f"server {engine.server:016x} was restarted under this grant: it may have lost bytes")
 
 
-def _check_history(request: OpenWrite, replica: Replica | None, servers: Sequence[int]) -> None:
-    """WritesLost, naming ``servers``, if this replica may lack writes that were acknowledged to the client.
-
-    Their replicas are like this one.
-    """
-    if request.verifier and (replica is None or replica.verifier != request.verifier):
-        raise writes_lost(servers)
+def _check_history(grant: Grant, request: OpenWrite, replica: Replica) -> None:
+    """WritesLost if this replica may lack writes that were acknowledged to the client: then all members' may."""
+    if request.verifier not in (0, replica.verifier):
+        raise writes_lost([member.server for member in grant.members])
 
 
 def _open_next(engine: Engine, grant: Grant, request: OpenWrite, replica: Replica) -> Downstream | None:

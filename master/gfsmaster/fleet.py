@@ -45,6 +45,8 @@ class Server:
     heard: float
     started: float = 0.0
     """Monotonic seconds: when its process began, as nearly as we know."""
+    registered: float = 0.0
+    """Monotonic seconds: when it introduced itself last; whatever it failed at before may be over."""
     connected: bool = True
     """Usable now: new data may go there, and readers are sent there first."""
     alive: bool = True
@@ -265,7 +267,7 @@ class Fleet:
             self.by_id[message.server] = server
         server.host, server.port, server.rack = message.host, message.port, message.rack
         server.disks = message.disks
-        server.heard = now
+        server.heard = server.registered = now
         started = now - message.uptime_seconds
         if started > server.started + CONNECT_AGAIN_SECONDS:
             server.started = started

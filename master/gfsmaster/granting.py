@@ -27,6 +27,8 @@ class Limits:
     """What grants depend on: from the settings, the fewest live replicas that a write needs."""
 
     min_replicas: int
+    told_at: float = 0.0
+    """Monotonic seconds: a server that was heard later has told of all that it made for the leader before."""
 
 
 class Granting:
@@ -97,7 +99,7 @@ class Granting:
         cut = self._state.chunks.cuts.get(slot, NO_CUT)
         if running is not None and cut == NO_CUT:
             members = {server.server for server in running.members}
-            is_sound = all(server.connected for server in running.members) and not members.intersection(failed)
+            is_sound = all(map(running.holds, running.members)) and not members.intersection(failed)
             if (is_sound and not self._missed(slot, running)) or (
                 0 < known_version < running.version and not members.intersection(failed)
             ):
@@ -123,6 +125,9 @@ class Granting:
         expires = now + self._leases.lease_seconds
         lease = ChunkLease(base, version, members, cut, expires, confirmed=False, began=now, left_out=left_out)
         self._leases.grant(slot, lease)
+        if not base and not self._fleet.all_holders(slot):
+            # Whoever comes late with the first grant, and makes the chunk on other servers, must not be believed.
+            self._leases.cut(slot, version)
         return lease
 
     def _members(
@@ -134,7 +139,7 @@ class Granting:
         left_out = frozenset(failed)
         if running is not None and not running.confirmed:
             # Nothing was acknowledged under it: who holds the logged version is as good as its members.
-            left_out |= running.left_out
+            left_out |= {server.server for server in holders if running.leaves_out(server)}
             holders = [server for server in running.members if server.connected and server not in holders] + holders
         wanted = state.inodes.replication(state.chunks.inode[slot])
         needed = min(self._limits.min_replicas, wanted)
@@ -142,7 +147,7 @@ class Granting:
         if len(members) < needed:
             left_out = frozenset(failed)
             members = [server for server in holders if server.server not in left_out]
-        if len(members) < needed and self._may_begin_anew(slot):
+        if len(members) < needed and self._may_begin_anew(slot, members):
             avoided = {*failed, *(server.server for server in members)}
             room = state.inodes.chunk_bytes(state.chunks.inode[slot])
             members += choose(self._fleet.servers, wanted - len(members), room, avoided)
@@ -157,18 +162,16 @@ class Granting:
         """Whether a server that came back holds the chunk too, and may have what the members of the lease lost."""
         if running.confirmed:
             return False
-        return any(
-            holder not in running.members and holder.server not in running.left_out
-            for holder in self._fleet.holders(slot)
-        )
+        holders = self._fleet.holders(slot)
+        return any(holder not in running.members and not running.leaves_out(holder) for holder in holders)
 
     def _is_blank(self, slot: int) -> bool:
         """Whether nothing of the chunk was ever recorded: its members may hold nothing at all."""
         return self._state.chunks.version[slot] == 1 and not self._state.chunks.length[slot]
 
-    def _may_begin_anew(self, slot: int) -> bool:
-        """Whether servers without a replica may hold the chunk: nobody can have had anything acknowledged that only
-        servers hold which cannot be reached.
+    def _may_begin_anew(self, slot: int, members: list[Server]) -> bool:
+        """Whether servers without a replica may join ``members``: nothing can have been acknowledged that only others
+        hold.
 
         A mutation is acknowledged by all members. So if one that was to make the chunk has not made it, none was.
         """
@@ -177,12 +180,14 @@ class Granting:
             return False
         known = fleet.all_holders(slot)
         last = self._leases.last(slot)
-        if last is not None and any(
-            server.connected and server.reported and server not in known for server in last.members
-        ):
+        if last is not None and any(member.reported and member not in known for member in last.members):
             return True
-        told = all(server.connected and server.reported for server in fleet.servers if server.alive)
-        return told and all(server.connected for server in known)
+        has_told = all(
+            server.connected and server.reported and server.heard > self._limits.told_at
+            for server in fleet.servers
+            if server.alive
+        )
+        return has_told and all(server in members for server in known)
 
     def plan_confirmation(self, slot: int, version: int, now: float) -> op.SetChunkVersion | None:
         """All members have reached ``version``; None if that is known already. LeaseLost if it comes too late."""
@@ -209,7 +214,7 @@ def _in_order(slot: int, members: list[Server], running: ChunkLease | None, now:
     turn = slot % len(members)
     ordered = members[turn:] + members[:turn]
     ordered.sort(key=lambda server: -(min(now - server.started, RECENT_SECONDS) // AGE_SECONDS))
-    if running is not None and running.members[0] in members and running.members[0].started <= running.began:
+    if running is not None and running.members[0] in members and running.holds(running.members[0]):
         # The old primary has seen every mutation: whatever else was in flight is rolled forward from it.
         ordered.remove(running.members[0])
         ordered.insert(0, running.members[0])

@@ -22,7 +22,15 @@ class ChunkLease:
     confirmed: bool
     began: float = 0.0
     left_out: frozenset[int] = frozenset()
-    """Servers that failed a writer since the logged version: not taken again while there are others."""
+    """Servers that failed a writer since the logged version: not taken again while there are others, or before
+    they have registered again."""
+
+    def leaves_out(self, server: Server) -> bool:
+        return server.server in self.left_out and server.registered <= self.began
+
+    def holds(self, member: Server) -> bool:
+        """Whether the member is there and has been since the lease began: a restarted one takes no part in it."""
+        return member.connected and member.started <= self.began
 
 
 class Leases:
@@ -50,7 +58,11 @@ class Leases:
     def grant(self, slot: int, lease: ChunkLease) -> None:
         self._by_chunk[slot] = lease
         if lease.cut_length >= 0:
-            self._cut_versions[slot] = lease.version
+            self.cut(slot, lease.version)
+
+    def cut(self, slot: int, version: int) -> None:
+        """What was acknowledged under older versions and is not recorded yet is gone."""
+        self._cut_versions[slot] = version
 
     def was_cut_since(self, slot: int, version: int) -> bool:
         """Whether bytes acknowledged under ``version`` and not yet recorded may have been cut off since."""

@@ -397,16 +397,15 @@ def test_nothing_is_acknowledged_before_the_leader_has_confirmed(make_cluster: M
     assert [(confirm.chunk, confirm.version) for confirm in cluster.leader.confirmed] == [(1, 3)]
 
 
-def test_a_restarted_primary_is_named_and_does_not_overwrite_what_the_others_acknowledged(
+def test_a_restarted_primary_does_not_overwrite_what_the_others_acknowledged(
     make_cluster: MakeCluster,
 ) -> None:
     """One host loses power between an acknowledged write and its sync; the sync must not be answered for old bytes."""
     cluster = make_cluster(3)
     lose_a_write(cluster)
     writer = Writer(cluster.grant(1, 1))
-    with pytest.raises(ReplicaFailed, match="was restarted") as failure:
+    with pytest.raises(LeaseLost, match="was restarted"):
         writer.opened()
-    assert failure.value.hint == str(cluster.servers[0].id)
     writer.abandon()
     writer = Writer(cluster.grant(1, 2, cluster.servers[1:], base_version=1))
     writer.write(4, b"+", sync=True)
@@ -414,7 +413,7 @@ def test_a_restarted_primary_is_named_and_does_not_overwrite_what_the_others_ack
     assert [cluster.read(server, 1) for server in cluster.servers[1:]] == [b"new!+"] * 2
 
 
-def test_a_restarted_member_is_named(make_cluster: MakeCluster) -> None:
+def test_a_restarted_member_takes_no_part_before_it_is_prepared(make_cluster: MakeCluster) -> None:
     cluster = make_cluster(2)
     writer = Writer(cluster.grant(1, 1))
     writer.write(0, b"kept", sync=True)
@@ -424,9 +423,8 @@ def test_a_restarted_member_is_named(make_cluster: MakeCluster) -> None:
     cluster.servers[1] = cluster.start_server(1, port=port)
     cluster.wait_registered(cluster.servers[1])
     writer = Writer(cluster.grant(1, 1))
-    with pytest.raises(ReplicaFailed) as failure:
+    with pytest.raises(LeaseLost, match="was restarted"):
         writer.opened()
-    assert failure.value.hint == str(cluster.servers[1].id)
     writer.abandon()
     writer = Writer(cluster.grant(1, 2, base_version=1))
     assert writer.opened().length == 4
