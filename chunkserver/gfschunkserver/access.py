@@ -64,6 +64,14 @@ class Access:
             except TokenRefused as error:
                 raise LeaseLost(f"the lease on chunk {grant.chunk:x} has ended: {error.message}") from error
 
+    def is_over(self, grant: Grant) -> bool:
+        """Whether the lease has ended as far as the grant that we have seen says."""
+        try:
+            self.check_lease(grant)
+        except LeaseLost:
+            return True
+        return False
+
     def is_long_over(self, grant: Grant) -> bool:
         """Whether the lease has ended even if it was renewed by somebody who has not shown us the new grant yet."""
         until = grant.expires_ms + RENEWALS_UNSEEN * (grant.expires_ms - grant.issued_ms)

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from gfschunkserver.replica import Replica
 from gfsprotocol.bulk import Ack
-from gfsprotocol.errors import AvailabilityError, GfsError, LeaseLost, ReplicaFailed, Unreachable
+from gfsprotocol.errors import AvailabilityError, Busy, GfsError, LeaseLost, ReplicaFailed, Unreachable
 from gfsprotocol.messages import Grant
 
 HOP_SECONDS: Final = 4.0
@@ -56,7 +56,7 @@ class Chain:
         self._assigned_length = replica.length
         self._broken: GfsError | None = None
         self._confirmation: Future[None] | None = None
-        self._confirmed = grant.base_version == 0
+        self._confirmed = grant.is_first
         """Whether the log has the version; the first one came into the log with the chunk."""
         self._slots: OrderedDict[bytes, OrderedDict[int, AppendSlot]] = OrderedDict()
         """By client and record; who was not heard of for the longest time is forgotten first."""
@@ -269,6 +269,21 @@ class Chains:
         with self._lock:
             chain = self._chains.get(chunk)
             return chain is not None and chain.sessions > 0
+
+    def freeze(self, chunk: int, is_over: Callable[[Grant], bool]) -> None:
+        """From now on nothing is written under the version that the chunk has here. Busy while it is being written.
+
+        Without a chain nothing is either: a session that finds none is refused, or begins another version.
+        """
+        with self._lock:
+            chain = self._chains.get(chunk)
+            is_written = chain is not None and chain.sessions > 0
+        if chain is None:
+            return
+        if is_written and not is_over(chain.grant):
+            raise Busy(f"chunk {chunk:x} is being written here")
+        if not chain.close(LeaseLost(f"chunk {chunk:x} is copied to another server: its lease has ended")):
+            raise Busy(f"a mutation of chunk {chunk:x} does not end")
 
     def enter(self, chain: Chain, grant: Grant) -> None:
         """A session begins; its grant may hold longer than the one before."""

@@ -57,17 +57,17 @@ def _copy_from(engine: Engine, order: ReplicateOrder, source: ServerAddress) -> 
     try:
         try:
             with packet_buffer() as buffer:
-                state = _Pull(engine, order, source, disk, file).run(buffer)
+                state, verifier = _Pull(engine, order, source, disk, file).run(buffer)
         finally:
             file.close()
-        _publish(engine, order, disk, state)
+        _publish(engine, order, disk, state, verifier)
     finally:
         with disk.guarded():
             if disk.files.exists(path):
                 disk.files.remove(path)
 
 
-def _publish(engine: Engine, order: ReplicateOrder, disk: Disk, state: ReplicaState) -> None:
+def _publish(engine: Engine, order: ReplicateOrder, disk: Disk, state: ReplicaState, verifier: int) -> None:
     with engine.chains.opening(order.chunk):
         old = engine.store.find(order.chunk)
         if old is not None and old.version >= state.version:
@@ -77,7 +77,7 @@ def _publish(engine: Engine, order: ReplicateOrder, disk: Disk, state: ReplicaSt
                 raise Busy(f"chunk {order.chunk:x} is being written here")
             engine.chains.forget(order.chunk)
             engine.store.drop([old], "a newer copy takes its place")
-        disk.adopt_copy(state)
+        disk.adopt_copy(state).verifier = verifier
     engine.store.supersede_corrupt(order.chunk)
     engine.store.listener(order.chunk)
 
@@ -92,8 +92,11 @@ class _Pull:
         self._disk = disk
         self._file = file
 
-    def run(self, buffer: memoryview) -> ReplicaState:
-        """The state of the complete, durable file. An error if the source changes meanwhile."""
+    def run(self, buffer: memoryview) -> tuple[ReplicaState, int]:
+        """The state of the complete, durable file, and the source's verifier: the copy has all that it had.
+
+        An error if the source changes meanwhile.
+        """
         table = bytearray()
         first: ReadReply | None = None
         done = 0
@@ -102,7 +105,7 @@ class _Pull:
             if first is None:
                 first = self._check_first(reply)
                 self._disk.claim_space(chunkfile.data_offset(first.chunk_bytes) + first.chunk_length)
-            if (reply.version, reply.chunk_length) != (first.version, first.chunk_length):
+            if _history(reply) != _history(first):
                 raise StaleReplica(f"chunk {self._order.chunk:x} changed while it was copied")
             table += reply.digests
             with self._disk.guarded():
@@ -112,11 +115,11 @@ class _Pull:
         with self._disk.guarded():
             self._file.write(0, *checkpoint(state, self._disk.cluster))
             self._file.sync()
-        return state
+        return state, first.verifier
 
     def _read(self, offset: int, buffer: memoryview) -> tuple[ReadReply, memoryview]:
         source = Downstream(self._engine, self._source)
-        request = Read(self._order.token, self._order.chunk, self._order.version, offset, PACKET_BYTES)
+        request = Read(self._order.token, self._order.chunk, self._order.version, offset, PACKET_BYTES, copy=True)
         reply, payload_bytes = source.call(request, ReadReply, SOURCE_SECONDS)
         data = buffer[: min(payload_bytes, len(buffer))]
         try:
@@ -137,6 +140,10 @@ class _Pull:
         if not 0 <= reply.chunk_length <= reply.chunk_bytes <= CHUNK_BYTES_MAX or reply.chunk_bytes < 1:
             raise DataError(f"the source says that the chunk has {reply.chunk_length} of {reply.chunk_bytes} bytes")
         return reply
+
+
+def _history(reply: ReadReply) -> tuple[int, int, int]:
+    return reply.version, reply.chunk_length, reply.verifier
 
 
 def _state(chunk: int, reply: ReadReply, table: bytes) -> ReplicaState:

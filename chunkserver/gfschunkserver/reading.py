@@ -31,6 +31,8 @@ def serve_read(engine: Engine, connection: BulkConnection, request: bulk.Read) -
     replica = engine.store.get(request.chunk)
     if replica.version < request.version:
         raise StaleReplica(f"chunk {request.chunk:x} has version {replica.version} here, not {request.version}")
+    if request.copy:
+        _check_copy(engine, replica, request)
     try:
         if request.verify or not _is_whole_blocks(replica, request):
             _send_verified(connection, replica, request)
@@ -41,6 +43,13 @@ def serve_read(engine: Engine, connection: BulkConnection, request: bulk.Read) -
         raise
 
 
+def _check_copy(engine: Engine, replica: Replica, request: bulk.Read) -> None:
+    """A copy counts as much as what it was made of, so nothing may be acknowledged here that would be missing in it."""
+    engine.chains.freeze(request.chunk, engine.access.is_over)
+    if replica.version != request.version:
+        raise StaleReplica(f"chunk {request.chunk:x} has version {replica.version} by now, not {request.version}")
+
+
 def _is_whole_blocks(replica: Replica, request: bulk.Read) -> bool:
     end = request.offset + request.length
     return request.offset % BLOCK_BYTES == 0 and (end % BLOCK_BYTES == 0 or end >= replica.length)
@@ -49,7 +58,15 @@ def _is_whole_blocks(replica: Replica, request: bulk.Read) -> bool:
 def _reply(replica: Replica, offset: int, chunk_length: int, digests: bytes, verified: bool) -> ReadReply:
     state = replica.state
     return ReadReply(
-        offset, chunk_length, state.version, digests, verified, state.inode, state.index, state.chunk_bytes
+        offset,
+        chunk_length,
+        state.version,
+        digests,
+        verified,
+        state.inode,
+        state.index,
+        state.chunk_bytes,
+        replica.verifier,
     )
 
 

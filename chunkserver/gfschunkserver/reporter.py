@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import struct
+import time
 from concurrent.futures import Future
 from typing import Final
 
@@ -95,6 +96,7 @@ class Reporter:
         self._tasks: list[asyncio.Task[None]] = []
         self._confirmations: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._started = time.monotonic()
         self._engine: Engine
         self._orders: Orders
         self.connections = 0
@@ -213,6 +215,7 @@ class Reporter:
             self._store.highest_epoch,
             chunks[-1] if chunks else 0,
             self._rack,
+            time.monotonic() - self._started,
         )
         reply = (await peer.call(body, REPLY_SECONDS)).body
         if not isinstance(reply, m.Registered):

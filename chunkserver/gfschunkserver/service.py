@@ -9,7 +9,8 @@ from typing import Final
 
 from gfschunkserver.downstream import Downstream
 from gfschunkserver.engine import Engine
-from gfschunkserver.opening import open_write, serve_prepare
+from gfschunkserver.opening import open_write
+from gfschunkserver.preparing import serve_prepare
 from gfschunkserver.reading import serve_read
 from gfschunkserver.session import WriteSession
 from gfsprotocol import bulk

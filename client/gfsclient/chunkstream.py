@@ -302,13 +302,12 @@ class ChunkStream:
             self._unacknowledged.clear()
 
     def _doubt(self, error: WritesLost) -> None:
-        """Another server may still have what this one may have lost: raises ``error`` when all have said so.
+        """Another server may still have what those named may have lost: raises ``error`` when all have said so.
 
         It is kept, to be raised instead of what keeps us from asking the others.
         """
         self._loss = error
-        if error.hint.isdigit():
-            self._refusals.add(int(error.hint))
+        self._refusals.update(int(server) for server in error.hint.split() if server.isdigit())
         if self._refusals >= self._holders:
             raise error
 

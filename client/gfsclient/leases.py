@@ -20,6 +20,7 @@ from gfsprotocol.errors import (
     ReplicaFailed,
     StaleHandle,
     TooFewServers,
+    WritesLost,
 )
 from gfsprotocol.messages import AllocateChunk, Lease, RenewLease
 
@@ -88,6 +89,7 @@ class ChunkLease:
         try:
             self._take(self._core.call(question, Lease, seconds), asked)
         except TooFewServers:
+            self._blame()
             self._forgiving = not self._forgiving
             raise
         except (InvalidArgument, StaleHandle):
@@ -140,6 +142,9 @@ class ChunkLease:
             return
         if isinstance(error, Busy) and error.hint == OWN_FAULT:
             return
+        if isinstance(error, WritesLost):
+            self._broken = True  # no one's fault any more; a server that comes back may be in the next lease
+            return
         self._failures += 1
         if self._failures == 1 and was_connected and isinstance(error, ConnectionLost):
             return  # a connection may break without anyone's fault: the primary shows that it lives by the next one
@@ -149,7 +154,6 @@ class ChunkLease:
             culprit = lease.grant.members[0].server
         if culprit is not None:
             self._failed = tuple(dict.fromkeys((*self._failed, culprit)))
-            self._core.servers.failed_write(culprit)
 
     def opened(self) -> None:
         """A session was opened: from now on someone may have had something acknowledged on the chunk."""
@@ -158,6 +162,14 @@ class ChunkLease:
     def worked(self) -> None:
         """Something was acknowledged under the running lease."""
         self._failures = 0
+
+    def _blame(self) -> None:
+        """New chunks had better avoid the servers that failed.
+
+        Not before the master says that the chunk is still there: servers refuse writes to one that was removed.
+        """
+        for server in self._failed:
+            self._core.servers.failed_write(server)
 
     @staticmethod
     def _culprit(lease: Lease, error: GfsError) -> int | None:
@@ -169,24 +181,21 @@ class ChunkLease:
         return None
 
     def _question(self, lease: Lease | None) -> AllocateChunk | RenewLease:
-        excluded = () if self._forgiving else self._core.servers.excluded()
+        excluded = () if self._forgiving else tuple(dict.fromkeys((*self._core.servers.excluded(), *self._failed)))
         if lease is None:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant
-        # Forgiving: there were too few replicas. Those of a new chunk may never have been made: its servers refuse the
-        # grant of a leader that was replaced before they heard of it. Nor were they made if its lease is simply over.
+        # One that nobody opened a session on was never made by its servers: it is exchanged when its lease is over.
         is_over = time.monotonic() >= self._ends
         if self.is_unused and (self._forgiving or is_over or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
-        if self._forgiving and grant.base_version == 0 and not lease.length:
-            # The same for a chunk that is not ours alone: the master knows whether any server has made it.
-            return AllocateChunk(self._inode, self._index, excluded)
         return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if self._forgiving else self._failed)
 
     def _take(self, lease: Lease, asked: float) -> None:
         seconds = lease.valid_ms / 1000
+        self._blame()
         if self.current is None or self.current.grant.chunk != lease.grant.chunk:
-            self.is_unused = self._may_replace and lease.grant.base_version == 0 and lease.length == 0
+            self.is_unused = self._may_replace and lease.grant.is_first and lease.length == 0
         self.current = lease
         self._ends = asked + seconds
         self._renew_at = asked + seconds * LEASE_MARGIN

@@ -57,8 +57,8 @@ class ChunkRequests:
         self._changes = changes
         self._committer = committer
         self._hears = hears
-        settled_at = term.started + config.chunk_lease_seconds if term.epoch > 1 else 0.0
-        self._granting = Granting(state, fleet, leases, Limits(config.min_replicas, settled_at))
+        told_at = term.started + HEARTBEATS_TO_TELL * config.heartbeat_seconds if term.epoch > 1 else 0.0
+        self._granting = Granting(state, fleet, leases, Limits(config.min_replicas, told_at))
 
     def check_lengths(self, body: msg.Close | msg.RecordLength) -> None:
         """Lengths acknowledged before a cut are refused: the bytes may be gone (a lease holder that slept too long)."""
@@ -100,8 +100,6 @@ class ChunkRequests:
         inode = self._writable(body.inode, client, request.user)
         # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
         replaced = 0 if self._state.writers.others(inode, client) else body.replaced
-        if self._was_never_made(self._state.inodes.chunk_at(inode, body.index)):
-            replaced = self._state.chunks.ids[self._state.inodes.chunk_at(inode, body.index)]
         new = self._granting.plan_chunk(inode, body.index, replaced, body.excluded)
         if new is None:
             slot = self._state.inodes.chunk_at(inode, body.index)
@@ -130,22 +128,6 @@ class ChunkRequests:
         if new is None:
             raise StaleHandle(f"chunk {chunk} is no longer part of the file")
         return self._granting.lease_new(slot, new.members, now)
-
-    def _was_never_made(self, slot: int) -> bool:
-        """Whether a chunk was allocated by a leader before, and no server has made it: nobody wrote anything to it.
-
-        That leader was gone before its grant was used, and the servers refuse it now. Every server that is known must
-        have told twice since we lead: it knew of us from the first time on, and told of all from before by the second.
-        """
-        if not slot or self._state.chunks.length[slot] or self._state.chunks.version[slot] != 1:
-            return False
-        fleet = self._fleet
-        if self._leases.last(slot) is not None or fleet.all_holders(slot) or fleet.newest_version(slot):
-            return False
-        if slot in fleet.corrupt or slot in fleet.stale:
-            return False
-        told = self._term.started + HEARTBEATS_TO_TELL * self._config.heartbeat_seconds
-        return all(server.connected and server.reported and server.heard > told for server in self._fleet.servers)
 
     def _may_cut(self, inode: int, client: bytes, now: float) -> bool:
         """Whether no one else can have acknowledged bytes in this file that are not recorded."""

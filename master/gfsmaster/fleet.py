@@ -25,6 +25,8 @@ ORPHANS_BRAKE_MIN: Final = 1000
 ORPHANS_BRAKE_SHARE: Final = 0.25
 VERSION_MAX: Final = 2**31
 """No leader grants so many versions of a chunk: a replica that claims one is damaged."""
+CONNECT_AGAIN_SECONDS: Final = 5.0
+"""A server whose age says that it began so little later has only connected again."""
 EARLY_MAX: Final = 200_000
 """Reports of chunks that a standby's log does not have yet, kept for later."""
 SUSPECTS_MAX: Final = 1000
@@ -41,6 +43,10 @@ class Server:
     port: int
     rack: str
     heard: float
+    started: float = 0.0
+    """Monotonic seconds: when its process began, as nearly as we know."""
+    registered: float = 0.0
+    """Monotonic seconds: when it introduced itself last; whatever it failed at before may be over."""
     connected: bool = True
     """Usable now: new data may go there, and readers are sent there first."""
     alive: bool = True
@@ -180,6 +186,10 @@ class Fleet:
         newer = self.newer.get(slot)
         return max(newer.values()) if newer else 0
 
+    def version_of(self, slot: int, server: Server) -> int:
+        """The version that the server's good replica has as far as it has told: the logged one, or a newer one."""
+        return self.newer.get(slot, {}).get(server.number, 0) or self._chunks.version[slot]
+
     def revise(self, slot: int) -> None:
         """The log has a new version of the chunk. Of its replicas, those count that were reported with it.
 
@@ -263,12 +273,16 @@ class Fleet:
         """A server introduces itself; its full report follows."""
         server = self.by_id.get(message.server)
         if server is None:
-            server = Server(len(self.servers), message.server, message.host, message.port, message.rack, now)
+            started = now - message.uptime_seconds
+            server = Server(len(self.servers), message.server, message.host, message.port, message.rack, now, started)
             self.servers.append(server)
             self.by_id[message.server] = server
         server.host, server.port, server.rack = message.host, message.port, message.rack
         server.disks = message.disks
-        server.heard = now
+        server.heard = server.registered = now
+        started = now - message.uptime_seconds
+        if started > server.started + CONNECT_AGAIN_SECONDS:
+            server.started = started
         server.reported = server.must_report = False
         server.seen = bytearray(len(self._chunks.ids))
         server.orphans.clear()

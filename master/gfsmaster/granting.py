@@ -16,6 +16,10 @@ from gfsprotocol.ids import FILE_BYTES_MAX
 NO_CUT = -1
 TAKEOVER_VERSIONS: Final = 1000
 """More than a leader grants on one chunk without any of them being confirmed or reported."""
+RECENT_SECONDS: Final = 600.0
+AGE_SECONDS: Final = 10.0
+"""Servers that have been up for longer than the first are equal, and so are those whose ages differ by less than this:
+else one server would lead all chains."""
 FILE_CHUNKS_MAX: Final = 1 << 22
 """A file's chunk slots stand in one array up to the last one: a sparse file must not take the master's memory."""
 
@@ -25,8 +29,8 @@ class Limits:
     """What grants depend on: from the settings, the fewest live replicas that a write needs."""
 
     min_replicas: int
-    settled_at: float = 0.0
-    """Monotonic seconds: until then grants of the leader before may be under way that this one does not know."""
+    told_at: float = 0.0
+    """Monotonic seconds: a server that was heard later has told of all that it made for the leader before."""
 
 
 class Granting:
@@ -92,7 +96,7 @@ class Granting:
         for server in members:
             server.writes += 1
         self._fleet.place(slot, members)
-        lease = ChunkLease(0, 1, members, NO_CUT, now + self._leases.lease_seconds, confirmed=True)
+        lease = ChunkLease(0, 1, members, NO_CUT, now + self._leases.lease_seconds, confirmed=True, began=now)
         self._leases.grant(slot, lease)
         return lease
 
@@ -106,8 +110,10 @@ class Granting:
         cut = self._state.chunks.cuts.get(slot, NO_CUT)
         if running is not None and cut == NO_CUT:
             members = {server.server for server in running.members}
-            is_sound = all(server.connected for server in running.members) and not members.intersection(failed)
-            if is_sound or (0 < known_version < running.version and not members.intersection(failed)):
+            is_sound = all(map(running.holds, running.members)) and not members.intersection(failed)
+            if (is_sound and not self._missed(slot, running)) or (
+                0 < known_version < running.version and not members.intersection(failed)
+            ):
                 running.expires = now + self._leases.lease_seconds
                 return running
         return self._lease_again(slot, running, failed, cut, may_cut and running is None, now)
@@ -117,33 +123,82 @@ class Granting:
     ) -> ChunkLease:
         state = self._state
         recorded = state.chunks.version[slot]
+        members, left_out = self._members(slot, running, failed)
+        last = self._leases.last(slot)
+        version = 1 + max(recorded, self._fleet.newest_version(slot), last.version if last is not None else 0)
+        if last is None and now < self._leases.settled_at:
+            # The leader before may have granted the next version to other members: it must not be taken for ours.
+            version += TAKEOVER_VERSIONS
+        if cut == NO_CUT and may_cut:
+            cut = state.chunks.length[slot]
+        members = _in_order(slot, members, running, now)
+        base = 0 if self._is_blank(slot) else recorded
+        expires = now + self._leases.lease_seconds
+        lease = ChunkLease(base, version, members, cut, expires, confirmed=False, began=now, left_out=left_out)
+        self._leases.grant(slot, lease)
+        if not base and not self._fleet.all_holders(slot):
+            # Whoever comes late with the first grant, and makes the chunk on other servers, must not be believed.
+            self._leases.cut(slot, version)
+        return lease
+
+    def _members(
+        self, slot: int, running: ChunkLease | None, failed: tuple[int, ...]
+    ) -> tuple[list[Server], frozenset[int]]:
+        """Who can hold the chunk's next lease, and who is left out of it. TooFewServers."""
+        state = self._state
         holders = self._fleet.holders(slot)
+        left_out = frozenset(failed)
         if running is not None and not running.confirmed:
-            holders = [server for server in running.members if server.connected] or holders
-        members = [server for server in holders if server.server not in failed]
+            # Nothing was acknowledged under it: who holds the logged version is as good as its members.
+            left_out |= {server.server for server in holders if running.leaves_out(server)}
+            holders = [server for server in running.members if server.connected and server not in holders] + holders
         wanted = state.inodes.replication(state.chunks.inode[slot])
         needed = min(self._limits.min_replicas, wanted)
+        members = [server for server in holders if server.server not in left_out]
+        if len(members) < needed:
+            left_out = frozenset(failed)
+            members = [server for server in holders if server.server not in left_out]
+        if len(members) < needed and self._may_begin_anew(slot, members):
+            avoided = {*failed, *(server.server for server in members)}
+            room = state.inodes.chunk_bytes(state.chunks.inode[slot])
+            members += choose(self._fleet.servers, wanted - len(members), room, avoided)
         if len(members) < needed:
             raise TooFewServers(
                 f"{len(members)} good replicas of chunk {state.chunks.ids[slot]} can be reached, "
                 f"a write needs at least {needed}"
             )
+        return members, left_out
+
+    def _missed(self, slot: int, running: ChunkLease) -> bool:
+        """Whether a server that came back holds the chunk too, and may have what the members of the lease lost."""
+        if running.confirmed:
+            return False
+        holders = self._fleet.holders(slot)
+        return any(holder not in running.members and not running.leaves_out(holder) for holder in holders)
+
+    def _is_blank(self, slot: int) -> bool:
+        """Whether nothing of the chunk was ever recorded: its members may hold nothing at all."""
+        return self._state.chunks.version[slot] == 1 and not self._state.chunks.length[slot]
+
+    def _may_begin_anew(self, slot: int, members: list[Server]) -> bool:
+        """Whether servers without a replica may join ``members``: nothing can have been acknowledged that only others
+        hold.
+
+        A mutation is acknowledged by all members. So if one that was to make the chunk has not made it, none was.
+        """
+        fleet = self._fleet
+        if not self._is_blank(slot) or slot in fleet.corrupt:
+            return False
+        known = fleet.all_holders(slot)
         last = self._leases.last(slot)
-        version = 1 + max(recorded, self._fleet.newest_version(slot), last.version if last is not None else 0)
-        if last is None and now < self._limits.settled_at:
-            # The leader before may have granted the next version to other members: it must not be taken for ours.
-            version += TAKEOVER_VERSIONS
-        if cut == NO_CUT and may_cut:
-            cut = state.chunks.length[slot]
-        turn = slot % len(members)
-        members = members[turn:] + members[:turn]
-        if running is not None and running.members[0] in members:
-            # The old primary has seen every mutation: whatever else was in flight is rolled forward from it.
-            members.remove(running.members[0])
-            members.insert(0, running.members[0])
-        lease = ChunkLease(recorded, version, members, cut, now + self._leases.lease_seconds, confirmed=False)
-        self._leases.grant(slot, lease)
-        return lease
+        if last is not None and any(member.reported and member not in known for member in last.members):
+            return True
+        has_told = all(
+            server.connected and server.reported and server.heard > self._limits.told_at
+            for server in fleet.servers
+            if server.alive
+        )
+        return has_told and all(server in members for server in known)
 
     def plan_confirmation(self, slot: int, version: int, now: float) -> op.SetChunkVersion | None:
         """All members have reached ``version``; None if that is known already. LeaseLost if it comes too late."""
@@ -163,6 +218,18 @@ class Granting:
         if lease is not None:
             lease.confirmed = True
             self._fleet.set_members(slot, lease.members)
+
+
+def _in_order(slot: int, members: list[Server], running: ChunkLease | None, now: float) -> list[Server]:
+    """The chain: who has just begun comes last, as it remembers nothing of what was not synced; the others in turn."""
+    turn = slot % len(members)
+    ordered = members[turn:] + members[:turn]
+    ordered.sort(key=lambda server: -(min(now - server.started, RECENT_SECONDS) // AGE_SECONDS))
+    if running is not None and running.members[0] in members and running.holds(running.members[0]):
+        # The old primary has seen every mutation: whatever else was in flight is rolled forward from it.
+        ordered.remove(running.members[0])
+        ordered.insert(0, running.members[0])
+    return ordered
 
 
 @dataclass(slots=True, frozen=True)

@@ -60,7 +60,7 @@ class Housekeeping:
         """To be called often; ``log_keeps_up`` says that there is room for records that could wait."""
         for server in self._fleet.tick(now, self._config.server_silent_seconds):
             log.warning("chunk server %s:%d is dead: its chunks are copied from elsewhere", server.host, server.port)
-            self._orders.forget(server)
+            self._orders.forget(server, now)
         self._leases.tick(now)
         self._check_safe_mode()
         if not self.safe_mode or now - self._started > SAFE_MODE_COPY_SECONDS:

@@ -93,7 +93,8 @@ class Leader:
         self.fleet = fleet
         fleet.lead()
         self.registry = Registry(state, fleet, clock)
-        self.leases = Leases(config.chunk_lease_seconds)
+        settled_at = self.term.started + config.chunk_lease_seconds if epoch > 1 else 0.0
+        self.leases = Leases(config.chunk_lease_seconds, settled_at)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
         self.planner = Planner(state)
@@ -513,7 +514,7 @@ class Leader:
             if self.orders.withdraw(server):
                 server = None
             else:
-                orders = self.orders.take(server, self.housekeeping.may_delete)
+                orders = self.orders.take(server, self.housekeeping.may_delete, self.clock.monotonic())
         reply = msg.Orders(self.epoch, self.term.clock_ms, orders, report_again=server is None)
         self.committer.reply(peer, request.id, reply)
 

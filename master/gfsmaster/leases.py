@@ -12,7 +12,7 @@ from gfsmaster.fleet import Server
 
 @dataclass(slots=True)
 class ChunkLease:
-    """``expires`` is monotonic seconds; ``base_version`` is what the members must have at least."""
+    """``began`` and ``expires`` are monotonic seconds; ``base_version`` is what the members must have at least."""
 
     base_version: int
     version: int
@@ -20,19 +20,36 @@ class ChunkLease:
     cut_length: int
     expires: float
     confirmed: bool
+    began: float = 0.0
+    left_out: frozenset[int] = frozenset()
+    """Servers that failed a writer since the logged version: not taken again while there are others, or before
+    they have registered again."""
+
+    def leaves_out(self, server: Server) -> bool:
+        return server.server in self.left_out and server.registered <= self.began
+
+    def holds(self, member: Server) -> bool:
+        """Whether the member is there and has been since the lease began: a restarted one takes no part in it."""
+        return member.connected and member.started <= self.began
 
 
 class Leases:
     """By chunk slot."""
 
-    def __init__(self, lease_seconds: float) -> None:
+    def __init__(self, lease_seconds: float, settled_at: float = 0.0) -> None:
+        """``settled_at``: until then leases of the leader before may run, of which this one does not know."""
         self.lease_seconds = lease_seconds
+        self.settled_at = settled_at
         self._by_chunk: dict[int, ChunkLease] = {}
         self._cut_versions: dict[int, int] = {}
 
     def running(self, slot: int, now: float) -> ChunkLease | None:
         lease = self._by_chunk.get(slot)
         return lease if lease is not None and lease.expires > now else None
+
+    def may_run(self, slot: int, now: float) -> bool:
+        """Whether someone may be writing to the chunk: then a copy would lack what is written meanwhile."""
+        return now < self.settled_at or self.running(slot, now) is not None
 
     def last(self, slot: int) -> ChunkLease | None:
         """The last lease given, even if it has expired."""
@@ -41,7 +58,11 @@ class Leases:
     def grant(self, slot: int, lease: ChunkLease) -> None:
         self._by_chunk[slot] = lease
         if lease.cut_length >= 0:
-            self._cut_versions[slot] = lease.version
+            self.cut(slot, lease.version)
+
+    def cut(self, slot: int, version: int) -> None:
+        """What was acknowledged under older versions and is not recorded yet is gone."""
+        self._cut_versions[slot] = version
 
     def was_cut_since(self, slot: int, version: int) -> bool:
         """Whether bytes acknowledged under ``version`` and not yet recorded may have been cut off since."""

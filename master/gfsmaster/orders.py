@@ -32,10 +32,10 @@ class Orders:
         self._repair = repair
         self._deletions_max = deletions_per_heartbeat
         self._sign_read = sign_read
-        self._waiting: dict[int, list[msg.Order]] = {}
+        self._waiting: dict[int, list[Copy]] = {}
         """By server number."""
-        self._slots: dict[int, int] = {}
-        """Copies under way: order -> chunk slot."""
+        self._copies: dict[int, Copy] = {}
+        """Under way, by order."""
         self._next = 1
 
     def _number(self) -> int:
@@ -44,27 +44,33 @@ class Orders:
 
     def copy(self, copy: Copy) -> None:
         """The target is to pull the chunk."""
+        self._waiting.setdefault(copy.target.number, []).append(copy)
+
+    def _order_copy(self, copy: Copy) -> msg.ReplicateOrder:
         number = self._number()
-        self._slots[number] = copy.slot
-        while len(self._slots) > ORDERED_MAX:
-            del self._slots[next(iter(self._slots))]
+        self._copies[number] = copy
+        while len(self._copies) > ORDERED_MAX:
+            del self._copies[next(iter(self._copies))]
         token = self._sign_read(copy.chunk, copy.version)
         sources = tuple(source.address for source in copy.sources)
-        order = msg.ReplicateOrder(number, copy.chunk, copy.version, sources, token)
-        self._waiting.setdefault(copy.target.number, []).append(order)
+        return msg.ReplicateOrder(number, copy.chunk, copy.version, sources, token)
 
-    def forget(self, server: Server) -> None:
-        """The server is dead: what it was to be told is void."""
-        self._waiting.pop(server.number, None)
+    def forget(self, server: Server, now: float) -> None:
+        """The server is dead: what it was to be told is void, and what it was to copy is copied elsewhere."""
+        void = self._waiting.pop(server.number, [])
+        for number in [number for number, copy in self._copies.items() if copy.target is server]:
+            void.append(self._copies.pop(number))
+        for copy in void:
+            self._repair.finished(copy.slot, "", now)
 
     def finished(self, server: Server, result: msg.OrderResult, now: float) -> None:
         """A server has carried out an order, or could not."""
-        slot = self._slots.pop(result.order, 0)
+        copy = self._copies.pop(result.order, None)
         deleted = server.ordered.pop(result.order, 0)
         if deleted and not result.error:
             server.deletions.pop(deleted, None)
-        if slot:
-            self._repair.finished(slot, result.error, now)
+        if copy is not None:
+            self._repair.finished(copy.slot, result.error, now)
 
     def withdraw(self, server: Server) -> bool:
         """Gives up deletions whose reason is gone, for other replicas were lost since they were decided.
@@ -80,9 +86,14 @@ class Orders:
             del server.deletions[chunk]
         return any(not self._fleet.is_bad(self._state.chunks.slot_of(chunk), server) for chunk in withdrawn)
 
-    def take(self, server: Server, may_delete: bool) -> tuple[msg.Order, ...]:
+    def take(self, server: Server, may_delete: bool, now: float) -> tuple[msg.Order, ...]:
         """What the server is to be told now."""
-        orders = self._waiting.pop(server.number, [])
+        orders: list[msg.Order] = []
+        for copy in self._waiting.pop(server.number, []):
+            if self._repair.may_be_made(copy, now):
+                orders.append(self._order_copy(copy))
+            else:
+                self._repair.finished(copy.slot, "", now)
         orders += [msg.VerifyOrder(self._number(), chunk) for chunk in self._fleet.suspects.pop(server.number, [])]
         if may_delete:
             for chunk in list(server.deletions)[: self._deletions_max]:

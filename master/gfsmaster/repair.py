@@ -2,7 +2,10 @@
 
 A scan over all chunks in slices finds what has too few or too many good replicas; fewest copies first (GFS §4.3). Each
 server makes few copies at a time. Nothing is deleted unless enough good replicas live elsewhere, and nothing at all
-while a chunk is leased, while reports are incomplete (safe mode), or while the brake is on.
+while reports are incomplete (safe mode), or while the brake is on.
+
+A chunk that may be leased is left alone: its copy would lack what is written meanwhile, and count as good. What was
+decided before it was leased is void: an order names one version, and whatever is written comes under a newer one.
 """
 
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ RETRY_SECONDS: Final = 10.0
 
 @dataclass(slots=True, frozen=True)
 class Copy:
-    """``target`` shall pull the chunk from one of ``sources``."""
+    """``target`` shall pull the chunk from one of ``sources``, which all have ``version``."""
 
     slot: int
     chunk: int
@@ -102,7 +105,7 @@ class Repair:
             if 0 < alive < wanted and slot not in self._running and self.waiting < QUEUE_MAX:
                 self._queues.setdefault(alive, {})[slot] = None
             return []
-        return self._surplus(slot, wanted)
+        return [] if self._leases.may_run(slot, now) else self._surplus(slot, wanted)
 
     def _surplus(self, slot: int, wanted: int) -> list[Removal]:
         fleet = self._fleet
@@ -145,6 +148,8 @@ class Repair:
         """Up to ``limit`` copies to be made now, fewest live replicas first."""
         self._expire(now)
         copies: list[Copy] = []
+        if now < self._leases.settled_at:
+            return copies
         for alive in sorted(self._queues):
             queue = self._queues[alive]
             for slot in list(queue)[: 20 * limit]:
@@ -153,7 +158,7 @@ class Repair:
                 if not self._is_short(slot):
                     del queue[slot]
                     continue
-                if self._not_before.get(slot, 0.0) > now:
+                if self._not_before.get(slot, 0.0) > now or self._leases.may_run(slot, now):
                     continue
                 copy = self._copy(slot)
                 if copy is None:
@@ -162,6 +167,13 @@ class Repair:
                 self._start(copy, now)
                 copies.append(copy)
         return copies
+
+    def may_be_made(self, copy: Copy, now: float) -> bool:
+        """Whether a copy may still be ordered: the chunk lacks it, and was neither leased nor changed since."""
+        if self._state.chunks.ids[copy.slot] != copy.chunk or self._leases.may_run(copy.slot, now):
+            return False
+        has_source = any(self._fleet.version_of(copy.slot, source) == copy.version for source in copy.sources)
+        return has_source and self._is_short(copy.slot)
 
     def _is_short(self, slot: int) -> bool:
         """Whether the chunk is still there, with too few copies: a server that came back may have brought one."""
@@ -176,6 +188,7 @@ class Repair:
         sources = fleet.holders(slot)
         if not chunk or not sources:
             return None
+        version = max(fleet.version_of(slot, server) for server in sources)
         avoided = {server.server for server in sources}
         avoided |= {
             server.server
@@ -193,7 +206,8 @@ class Repair:
         )
         if not targets:
             return None
-        return Copy(slot, chunk, state.chunks.version[slot], targets[0], tuple(sources))
+        sources = [server for server in sources if fleet.version_of(slot, server) == version]
+        return Copy(slot, chunk, version, targets[0], tuple(sources))
 
     def _start(self, copy: Copy, now: float) -> None:
         self._running[copy.slot] = (copy.chunk, copy.target.number, now + ORDER_SECONDS)

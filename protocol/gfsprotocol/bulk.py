@@ -85,6 +85,9 @@ class Read(Header, frozen=True, tag=4):
     length: int
     verify: bool = False
     """Verify here in any case (a reader that saw a mismatch wants to know whose fault it was)."""
+    copy: bool = False
+    """From a server that copies the chunk: refused with StaleReplica unless the replica has exactly ``version``, with
+    Busy while it is being written; from now on nothing is written here under that version."""
 
 
 class Prepare(Header, frozen=True, tag=5):
@@ -92,8 +95,6 @@ class Prepare(Header, frozen=True, tag=5):
 
     grant: bytes
     position: int
-    verifier: int = 0
-    """Of the primary's replica."""
 
 
 class Reconcile(Header, frozen=True, tag=6):
@@ -101,12 +102,16 @@ class Reconcile(Header, frozen=True, tag=6):
 
     offset: int
     digests: bytes
+    verifier: int = 0
+    """Of the replica whose blocks they are."""
 
 
 class CommitVersion(Header, frozen=True, tag=7):
     """Ends a Prepare session: set the length and the grant's version, on stable storage. Reply: Ack."""
 
     length: int
+    verifier: int = 0
+    """What all members can vouch for from now on: they are equal."""
 
 
 class WriteOpened(Header, frozen=True, tag=20):
@@ -140,6 +145,8 @@ class ReadReply(Header, frozen=True, tag=23):
     """With ``index`` and ``chunk_bytes``: what a server that copies the chunk writes into its header."""
     index: int = 0
     chunk_bytes: int = 0
+    verifier: int = 0
+    """Of the replica: a complete copy of it can vouch for the same writes."""
 
 
 class Table(Header, frozen=True, tag=24):
@@ -147,6 +154,8 @@ class Table(Header, frozen=True, tag=24):
 
     version: int
     length: int
+    verifier: int = 0
+    """0 if the server was started since the replica was last written to: it may lack what was not synced."""
 
 
 class BulkError(Header, frozen=True, tag=25):

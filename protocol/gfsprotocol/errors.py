@@ -303,7 +303,7 @@ class DataLost(DataError):
 
 
 class WritesLost(DataError):
-    """Bytes that were written and not synced may be lost; ``hint`` is the server that cannot vouch for them."""
+    """Bytes that were written and not synced may be lost; ``hint`` names the servers that cannot vouch for them."""
 
     code = 210
     errno = errno.EIO

@@ -145,7 +145,8 @@ class Grant(Wire, frozen=True):
 
     chunk: int
     base_version: int
-    """Replicas with this version or more hold all that was acknowledged; 0 for a chunk that has no replica yet."""
+    """Replicas with this version or more hold all that was acknowledged. 0 for a chunk of which nothing was ever
+    recorded: a member without a replica begins with an empty one."""
     version: int
     inode: int
     index: int
@@ -158,6 +159,11 @@ class Grant(Wire, frozen=True):
     """On the issuing leader's token clock (milliseconds since its epoch began, monotonic)."""
     members: tuple[ServerAddress, ...]
     """The chain in order; the first is the primary."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is a new chunk's first: its version came into the log with the chunk, and nobody has it yet."""
+        return self.base_version == 0 and self.version == 1
 
 
 class TrashEntry(Wire, frozen=True):
@@ -522,6 +528,8 @@ class Register(msgspec.Struct, array_like=True, frozen=True, tag=160, gc=False):
     highest_chunk: int
     """The largest chunk id stored: a master that has not allocated that far is older than the data."""
     rack: str = ""
+    uptime_seconds: float = 0.0
+    """Since the process began: one that has just begun remembers nothing of what was not synced."""
 
 
 class ChunkReport(msgspec.Struct, array_like=True, frozen=True, tag=161, gc=False):
@@ -572,6 +580,7 @@ class ReplicateOrder(Wire, frozen=True, tag="replicate"):
     order: int
     chunk: int
     version: int
+    """Exactly: a source with another one has been written to since the copy was decided on."""
     sources: tuple[ServerAddress, ...]
     token: bytes
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -317,3 +318,52 @@ class Writer:
 
     def abandon(self) -> None:
         self.connection.close()
+
+
+def lose_a_write(cluster: Cluster, old: bytes = b"old!", new: bytes = b"new!") -> int:
+    """Server 0 loses power before a sync: chunk 1 is ``old`` there, ``new`` elsewhere. The verifier of that write."""
+    writer = Writer(cluster.grant(1, 1))
+    writer.write(0, old, sync=True)
+    durable = copy_of_disk(cluster, 0)
+    for start in range(0, len(new), MIB):
+        writer.write(start, new[start : start + MIB])
+    verifier = writer.opened().verifier
+    writer.close()
+    lose_power(cluster, 0, durable)
+    return verifier
+
+
+def copy_of_disk(cluster: Cluster, index: int) -> Path:
+    """What is durable now; nothing that is only in the server's memory."""
+    [home] = cluster.servers[index].config.directories
+    return Path(shutil.copytree(home, home.with_name("durable")))
+
+
+def lose_power(cluster: Cluster, index: int, durable: Path) -> None:
+    """The server comes back with what was durable."""
+    server = cluster.servers[index]
+    [home] = server.config.directories
+    port = server.server.port
+    server.stop()
+    shutil.rmtree(home)
+    durable.rename(home)
+    cluster.servers[index] = cluster.start_server(index, port=port)
+    cluster.wait_registered(cluster.servers[index])
+
+
+def restart(cluster: Cluster, index: int) -> None:
+    """The process ends in order and begins again: nothing is lost, but it remembers nothing."""
+    server = cluster.servers[index]
+    port = server.server.port
+    server.stop()
+    cluster.servers[index] = cluster.start_server(index, port=port)
+    cluster.wait_registered(cluster.servers[index])
+
+
+def copy_chunk(cluster: Cluster, order: int, chunk: int, version: int, source: int, target: int) -> str:
+    """Has a chunk copied as the leader would; the error, empty if there is none."""
+    sources = (cluster.servers[source].address,)
+    body = m.ReplicateOrder(order, chunk, version, sources, cluster.read_token(chunk, version))
+    cluster.leader.orders[cluster.servers[target].id] = [body]
+    eventually(lambda: order in cluster.leader.finished)
+    return cluster.leader.finished[order]

@@ -211,7 +211,7 @@ class FakeChunkServer:
             if own.version > grant.version:
                 raise StaleReplica(f"version {own.version} is newer than {grant.version}")
             if request.verifier not in (0, own.verifier):
-                raise WritesLost(f"server {self.server} may have lost bytes", hint=str(self.server))
+                own.data, own.verifier = self._remembered(grant, members, request.verifier)
             own.verifier = own.verifier or next(self.fleet.verifiers)
             is_new = own.version < grant.version
             if is_new and grant.cut_length >= 0:
@@ -219,12 +219,20 @@ class FakeChunkServer:
             for member in members:
                 replica = member.replicas.setdefault(grant.chunk, Replica(0))
                 replica.data[:], replica.verifier = own.data, own.verifier
-        if is_new and grant.base_version:
+        if is_new and not grant.is_first:
             self.fleet.confirm(self.server, grant, len(own.data))
         with self.fleet.lock:
             for member in members:
                 member.replicas[grant.chunk].version = grant.version
         return grant
+
+    def _remembered(self, grant: Grant, members: list["FakeChunkServer"], verifier: int) -> tuple[bytearray, int]:
+        """What a member who can vouch for it has."""
+        for member in members:
+            replica = member.replicas.get(grant.chunk)
+            if replica is not None and replica.verifier == verifier:
+                return bytearray(replica.data), verifier
+        raise WritesLost("no member has the bytes", hint=" ".join(str(member.server) for member in members))
 
     def _mutate(self, grant: Grant, client: bytes, request: bulk.Mutate, payload: bytes) -> bulk.Ack:
         with self.fleet.lock:

@@ -18,6 +18,7 @@ from gfsprotocol.errors import (
     GfsError,
     LeaseLost,
     NoSpace,
+    ReplicaFailed,
     StaleHandle,
     TokenRefused,
     TooFewServers,
@@ -518,17 +519,18 @@ def lose_first_grant(cluster: SmallCluster) -> list[int]:
     return refused
 
 
-async def test_a_chunk_that_no_server_has_made_is_replaced(small_cluster):
+async def test_a_chunk_that_no_server_has_made_begins_anew(small_cluster):
     cluster = await small_cluster()
     refused = lose_first_grant(cluster)
     async with asyncio.timeout(5):
         await cluster.files.write_bytes("/a", b"hello")
     assert len(refused) == 1
     assert await cluster.files.read_bytes("/a") == b"hello"
-    assert cluster.harness.leader.state.chunks.slot_of(refused[0]) == 0
+    chunks = cluster.harness.leader.state.chunks
+    assert chunks.version[chunks.slot_of(refused[0])] > 1
 
 
-async def test_a_chunk_for_records_that_no_server_has_made_is_replaced(small_cluster):
+async def test_a_chunk_for_records_that_no_server_has_made_begins_anew(small_cluster):
     cluster = await small_cluster()
     await cluster.files.make_file("/a")
     refused = lose_first_grant(cluster)
@@ -536,4 +538,76 @@ async def test_a_chunk_for_records_that_no_server_has_made_is_replaced(small_clu
         assert await cluster.files.append_record("/a", b"hello") == 0
     assert len(refused) == 1
     assert await cluster.files.read_bytes("/a") == b"hello"
-    assert cluster.harness.leader.state.chunks.slot_of(refused[0]) == 0
+    chunks = cluster.harness.leader.state.chunks
+    assert chunks.version[chunks.slot_of(refused[0])] > 1
+
+
+async def test_a_chunk_removed_while_it_is_synced_blames_no_server(small_cluster):
+    """Its chunk servers refuse the sync, as they should; new chunks must not avoid them for that."""
+    cluster = await small_cluster(chunk_bytes=256 * KIB)
+    file = await cluster.files.open("/a", "wb")
+    await file.write(b"data")
+    await file.flush()
+    await cluster.connect().truncate("/a", 0)
+    members = [server for server in cluster.fleet.servers.values() if server.replicas]
+
+    def refuse(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.Mutate | bulk.OpenWrite):
+            raise ReplicaFailed("a replica is gone", hint=str(members[-1].server))
+
+    for server in members:
+        server.before = refuse
+    with pytest.raises(StaleHandle):
+        await file.fsync()
+    with pytest.raises(StaleHandle):
+        await file.close()
+    assert cluster.files._core.servers.excluded() == ()
+
+
+@pytest.mark.slow
+async def test_a_sync_that_no_server_can_answer_fails_at_once(small_cluster):
+    cluster = await small_cluster(deadline_seconds=60.0)
+    file = await cluster.files.open("/a", "wb")
+    await file.write(b"only written")
+    await file.flush()
+    for server in cluster.fleet.servers.values():
+        server.lose_power()
+    async with asyncio.timeout(20):
+        with pytest.raises(WritesLost):
+            await file.fsync()
+        with pytest.raises(WritesLost):
+            await file.close()
+    assert cluster.files._core.servers.excluded() == ()
+
+
+@pytest.mark.slow
+async def test_a_sync_waits_for_the_one_server_that_still_has_the_bytes(small_cluster):
+    """It cannot be reached when the others say that they lost them; it leads them when it is back."""
+    cluster = await small_cluster(deadline_seconds=30.0)
+    file = await cluster.files.open("/a", "wb")
+    await file.write(b"only written")
+    await file.flush()
+    servers = list(cluster.fleet.servers.values())
+    fleet = cluster.harness.leader.fleet
+    away = cluster.registered[0]
+    servers[0].dead = True
+    fleet.lost_connection(fleet.by_id[servers[0].server])
+    refusals = []
+
+    def note(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.OpenWrite):
+            refusals.append(request)
+
+    for server in servers[1:]:
+        server.lose_power()
+        server.before = note
+    syncing = asyncio.create_task(file.fsync())
+    await until(lambda: len(refusals) >= 2)
+    assert not syncing.done()
+    servers[0].dead = False
+    cluster.harness.clock.now += 1.0
+    await away.register([(1, 1, len(b"only written"))])
+    await syncing
+    await file.close()
+    assert await cluster.files.read_bytes("/a") == b"only written"
+    assert [bytes(server.replicas[1].data) for server in servers] == [b"only written"] * 3

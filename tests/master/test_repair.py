@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from gfsmaster import operations as op
 from gfsmaster.fleet import REPLICA, Fleet, Server
 from gfsmaster.granting import Granting, Limits
 from gfsmaster.leases import ChunkLease, Leases
+from gfsmaster.orders import Orders
 from gfsmaster.repair import Repair
 from gfsprotocol import messages as msg
 from gfsprotocol.ids import GIB
@@ -182,6 +184,82 @@ def test_fault_22_many_unknown_chunks_trip_the_brake_until_a_person_releases_it(
     assert cluster.fleet.release_brake() == 1199
     assert len(server.deletions) == 1199
     assert cluster.fleet.brake == ""
+
+
+def test_a_chunk_that_was_leased_while_it_waited_is_not_copied() -> None:
+    cluster = Cluster(3, files=1)
+    [slot] = cluster.slots
+    cluster.fleet.set_members(slot, cluster.servers[:2])
+    cluster.repair.scan(1000, 0.0)
+    lease = cluster.granting.lease(slot, 0, (), may_cut=False, now=0.0)
+    assert cluster.repair.plan(1.0, 10) == []
+    assert len(cluster.repair.plan(lease.expires + 1, 10)) == 1
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_an_order_to_copy_is_void_when_the_chunk_was_leased_before_it_left(confirmed: bool) -> None:
+    """Also when that lease is over by then: what the order names is not what the sources have."""
+    cluster = Cluster(3, files=1)
+    [slot] = cluster.slots
+    cluster.fleet.set_members(slot, cluster.servers[:2])
+    cluster.repair.scan(1000, 0.0)
+    orders = Orders(cluster.state, cluster.fleet, cluster.repair, 10, lambda *_: b"token")
+    [copy] = cluster.repair.plan(0.0, 10)
+    orders.copy(copy)
+    lease = cluster.granting.lease(slot, 0, (), may_cut=False, now=0.0)
+    later = 1.0
+    if confirmed:
+        operation = cluster.granting.plan_confirmation(slot, lease.version, 0.0)
+        assert operation is not None
+        cluster.machine.log((operation,))
+        cluster.granting.confirmed(slot, 0.0)
+        for server in cluster.servers[:2]:
+            cluster.beat(server, stored=cluster.pack([slot], version=lease.version))
+        later = lease.expires + 1
+    assert orders.take(copy.target, may_delete=False, now=later) == ()
+    cluster.repair.scan(1000, lease.expires + 1)
+    [copy] = cluster.repair.plan(lease.expires + 1, 10)
+    orders.copy(copy)
+    [order] = orders.take(copy.target, may_delete=False, now=lease.expires + 1)
+    assert isinstance(order, msg.ReplicateOrder)
+    assert order.version == cluster.state.chunks.version[slot]
+
+
+def test_a_new_leader_copies_nothing_while_leases_of_the_one_before_may_run() -> None:
+    cluster = Cluster(3, files=1)
+    cluster.fleet.set_members(cluster.slots[0], cluster.servers[:2])
+    cluster.leases.settled_at = 60.0
+    cluster.repair.scan(1000, 0.0)
+    assert cluster.repair.plan(59.0, 10) == []
+    assert cluster.repair.waiting == 1
+    assert len(cluster.repair.plan(60.0, 10)) == 1
+
+
+def test_a_copy_is_made_of_replicas_of_one_version() -> None:
+    """A grant that never came into force has left a newer one on one server: either is good, a mixture is not."""
+    cluster = Cluster(3, files=1)
+    [slot] = cluster.slots
+    cluster.fleet.set_members(slot, cluster.servers[:2])
+    cluster.beat(cluster.servers[1], stored=cluster.pack([slot], version=5))
+    cluster.repair.scan(1000, 0.0)
+    [copy] = cluster.repair.plan(0.0, 10)
+    assert (copy.version, copy.sources) == (5, (cluster.servers[1],))
+
+
+def test_what_a_server_was_to_copy_is_copied_elsewhere_when_it_dies() -> None:
+    cluster = Cluster(4, files=1)
+    [slot] = cluster.slots
+    cluster.fleet.set_members(slot, cluster.servers[:2])
+    orders = Orders(cluster.state, cluster.fleet, cluster.repair, 10, lambda *_: b"token")
+    cluster.repair.scan(1000, cluster.now)
+    [copy] = cluster.repair.plan(cluster.now, 10)
+    orders.copy(copy)
+    assert len(orders.take(copy.target, may_delete=False, now=cluster.now)) == 1
+    cluster.die(copy.target)
+    orders.forget(copy.target, cluster.now)
+    cluster.repair.scan(1000, cluster.now)
+    [again] = cluster.repair.plan(cluster.now, 10)
+    assert again.target is not copy.target
 
 
 steps = st.lists(

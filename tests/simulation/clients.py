@@ -160,7 +160,7 @@ class Client:
         for member in members:
             if not member.prepare(grant, base):
                 return 0
-        if grant.base_version and grant.base_version != grant.version and not await members[0].confirm(grant, base):
+        if not grant.is_first and not await members[0].confirm(grant, base):
             return 0
         length = base + STORED_BYTES
         if not all(member.write(grant, length) for member in members):
