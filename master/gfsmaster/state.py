@@ -243,6 +243,7 @@ class State:
         """A directory no longer stands under this parent."""
         if slot in self.inodes.directories:
             self.inodes.links[parent] -= 1
+            self._note_name(slot, b"..")
 
     def _free_chunk(self, slot: int) -> None:
         self._sum.drop_chunk(slot)

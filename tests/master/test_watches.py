@@ -346,6 +346,6 @@ class NothingWrongIsKept(RuleBasedStateMachine):
 
 
 NothingWrongIsKept.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestNothingWrongIsKept = pytest.mark.slow(NothingWrongIsKept.TestCase)
