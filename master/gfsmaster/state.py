@@ -254,6 +254,8 @@ class State:
         for chunk in self.inodes.chunk_slots(slot):
             if chunk:
                 self._free_chunk(chunk)
+        if slot in self.inodes.directories:
+            self._note_name(slot, b"..")
         self._sum.drop_inode(slot)
         self.writers.forget_file(slot)
         self.inodes.release(slot)
