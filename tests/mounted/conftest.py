@@ -12,7 +12,6 @@ from tests.conftest import for_all_tests
 from tests.mounted.mounting import LOCALLY, Mount, do_without, mountable_reason
 from tests.mounted.worker import Worker
 
-
 MOUNTS = pytest.StashKey[list[Mount]]()
 """Of a test: the mounts that it uses."""
 
