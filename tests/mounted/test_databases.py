@@ -61,8 +61,8 @@ def test_sqlite_with_several_processes(mode: str, mounted: Mount, place: Path) -
     mounted.run(sqlite, file, f"PRAGMA journal_mode={mode}; CREATE TABLE entry (who INTEGER, number INTEGER);")
     script = place / "script"
     script.write_text(
-        'for n in $(seq 15); do sqlite3 -cmd ".timeout 60000" "$1" '
-        '"BEGIN IMMEDIATE; INSERT INTO entry SELECT $2, 1 + count(*) FROM entry WHERE who = $2; COMMIT;" || exit 1; done\n'
+        'add="BEGIN IMMEDIATE; INSERT INTO entry SELECT $2, 1 + count(*) FROM entry WHERE who = $2; COMMIT;"\n'
+        'for n in $(seq 15); do sqlite3 -cmd ".timeout 60000" "$1" "$add" || exit 1; done\n'
     )
     mounted.run("sh", "-ec", f"for who in 1 2 3; do sh {script} {file} $who & pids=\"$pids $!\"; done; "
                              "for pid in $pids; do wait $pid; done")  # fmt: skip
