@@ -76,6 +76,29 @@ def _directory(parent: Path, name: str) -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+@pytest.fixture(scope="session")
+def _second_mount(mounted_cluster: Cluster | None, _shared_mount: Mount) -> Iterator[Mount]:
+    if LOCALLY:
+        yield _shared_mount
+        return
+    mount = Mount(mounted_cluster, "second")
+    try:
+        mount.mount()
+        yield mount
+    finally:
+        mount.remove()
+
+
+@pytest.fixture
+def pair(
+    place: Path, mounted: Mount, _second_mount: Mount, request: pytest.FixtureRequest
+) -> Iterator[tuple[Path, Path]]:
+    """One directory of the test's own, as the first and as the second mount have it."""
+    request.node.stash[MOUNTS].append(_second_mount)
+    with _second_mount.watched(600.0):
+        yield place, _second_mount.path / place.relative_to(mounted.path)
+
+
 @pytest.fixture
 def mounts(
     _mountable: None, cluster: Callable[..., Cluster], request: pytest.FixtureRequest

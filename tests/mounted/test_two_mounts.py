@@ -10,42 +10,19 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.harness import Cluster
 from tests.cluster.test_failover import leader_name
-from tests.mounted.conftest import MOUNTS
-from tests.mounted.mounting import LOCALLY, Mount
+from tests.mounted.mounting import Mount
 from tests.mounted.scenarios import RENAME_EXCHANGE, RENAME_NOREPLACE, attempt, read, renameat2, write
 from tests.mounted.worker import Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SOON_SECONDS = 20.0
 Pair = tuple[Path, Path]
-
-
-@pytest.fixture(scope="session")
-def _second_mount(mounted_cluster: Cluster | None, _shared_mount: Mount) -> Iterator[Mount]:
-    if LOCALLY:
-        yield _shared_mount
-        return
-    mount = Mount(mounted_cluster, "second")
-    try:
-        mount.mount()
-        yield mount
-    finally:
-        mount.remove()
-
-
-@pytest.fixture
-def pair(place: Path, mounted: Mount, _second_mount: Mount, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """One directory of the test's own, as the first and as the second mount have it."""
-    request.node.stash[MOUNTS].append(_second_mount)
-    with _second_mount.watched(600.0):
-        yield place, _second_mount.path / place.relative_to(mounted.path)
 
 
 def seconds_until(what: str, condition: Callable[[], bool], seconds: float = SOON_SECONDS) -> float:

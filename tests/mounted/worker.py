@@ -35,18 +35,24 @@ class Worker:
         self, mount: Mount, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
     ) -> Result:
         """What the function returns or raises there; ``mount`` is killed if it hangs."""
+        with mount.watched():
+            return self.call_unwatched(function, *arguments, **named)
+
+    def call_unwatched(
+        self, function: Callable[Arguments, Result], *arguments: Arguments.args, **named: Arguments.kwargs
+    ) -> Result:
+        """As :meth:`call`, of what takes long; the caller watches."""
         process = self._process = self._process or self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        with mount.watched():
-            pickle.dump((function, arguments, named), process.stdin)
-            process.stdin.flush()
-            try:
-                raised, result = pickle.load(process.stdout)
-            except EOFError:
-                code = process.wait()
-                self._process = None
-                raise AssertionError(f"the process that ran {function.__name__} ended with {code}") from None
+        pickle.dump((function, arguments, named), process.stdin)
+        process.stdin.flush()
+        try:
+            raised, result = pickle.load(process.stdout)
+        except EOFError:
+            code = process.wait()
+            self._process = None
+            raise AssertionError(f"the process that ran {function.__name__} ended with {code}") from None
         if raised:
             raise result
         return result  # type: ignore[no-any-return]
