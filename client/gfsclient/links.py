@@ -9,7 +9,7 @@ Belongs to one event loop; atomic between awaits: who leads, and which connectio
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 
@@ -25,7 +25,7 @@ from gfsprotocol.errors import (
     VersionMismatch,
 )
 from gfsprotocol.ids import ClientId
-from gfsprotocol.messages import KeepAlive
+from gfsprotocol.messages import KeepAlive, NoticeBody, Watch
 
 CONNECT_SECONDS: Final = 2.0
 PROBE_SECONDS: Final = 3.0
@@ -57,6 +57,30 @@ def backoff_seconds(
     return full * randomness.uniform(0.5, 1.0)
 
 
+class Observer(Protocol):
+    """Who keeps what the leader answers; called on the event loop. See :class:`gfsclient.watcher.Watcher`."""
+
+    def elected(self, leader: rpc.Peer, asked_at: float) -> None:
+        """This leader is asked from now on, and watches for us: it has answered a Watch sent at ``asked_at``."""
+
+    def left(self) -> None:
+        """The leader that was elected is asked no more, or is gone."""
+
+    def told(self, body: NoticeBody) -> None:
+        """A master's notice, in order with its answers."""
+
+
+class _Listener(rpc.NoService):
+    """Takes the masters' notices."""
+
+    def __init__(self, links: "Links") -> None:
+        self._links = links
+
+    def notice(self, peer: rpc.Peer, body: NoticeBody) -> None:  # noqa: ARG002 - one that leads no more told the truth
+        if self._links.observer is not None:
+            self._links.observer.told(body)
+
+
 class _Link:
     """The connection to one master."""
 
@@ -85,6 +109,7 @@ class Links:
         self.dial = dial or self._dial_websocket
         self.leader: rpc.Peer | None = None
         """Who led when it was asked last, and is still connected as far as we know."""
+        self.observer: Observer | None = None
         self.reasons: dict[str, str] = {}
         """Why each master was of no use when it was asked last."""
         self._client = client
@@ -100,10 +125,19 @@ class Links:
         if address and address not in self._links and len(self._links) < len(self.addresses) + HINTS_MAX:
             self._links[address] = _Link(address)
 
+    @property
+    def is_watched(self) -> bool:
+        return self.observer is not None
+
+    def watch(self, observer: Observer | None) -> None:
+        """The leader is to be asked to watch; one that was not is looked for anew."""
+        if self.leader is not None:
+            self.demote(self.leader)
+        self.observer = observer
+
     def abandon(self, peer: rpc.Peer) -> None:
         """The peer is of no use: its connection ends, and calls that wait for it fail."""
-        if self.leader is peer:
-            self.leader = None
+        self.demote(peer)
         for link in self._links.values():
             if link.peer is peer:
                 self._drop(link)
@@ -112,6 +146,8 @@ class Links:
         """The peer does not lead (any more); it stays connected."""
         if self.leader is peer:
             self.leader = None
+            if self.observer is not None:
+                self.observer.left()
 
     # ---------------------------------------------------------------------------------------------------- the search
 
@@ -121,7 +157,7 @@ class Links:
         Raises AuthenticationFailed or VersionMismatch when every master that is asked refuses us for good.
         """
         refusals: dict[str, GfsError] = {}
-        tasks: dict[str, asyncio.Task[rpc.Peer]] = {}
+        tasks: dict[str, asyncio.Task[tuple[rpc.Peer, float]]] = {}
         try:
             while True:
                 for address, link in list(self._links.items()):
@@ -136,7 +172,7 @@ class Links:
                         continue
                     error = task.exception()
                     if error is None:
-                        self._elect(task.result())
+                        self._elect(*task.result())
                         return
                     if not isinstance(error, AuthenticationFailed | VersionMismatch):
                         raise error
@@ -150,17 +186,21 @@ class Links:
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    def _elect(self, peer: rpc.Peer) -> None:
-        old, self.leader = self.leader, peer
+    def _elect(self, peer: rpc.Peer, asked_at: float) -> None:
+        old = self.leader
         if old is not None and old is not peer:
             self.abandon(old)
+        self.leader = peer
+        if self.observer is not None:
+            self.observer.elected(peer, asked_at)
 
-    async def _ask_until_it_leads(self, link: _Link) -> rpc.Peer:
+    async def _ask_until_it_leads(self, link: _Link) -> tuple[rpc.Peer, float]:
+        """The peer, and when the question was sent that it answered."""
         attempt = 0
         while True:
             try:
                 peer = await self._connected(link)
-                await self._ask(link, peer)
+                asked_at = await self._ask(link, peer)
             except (AuthenticationFailed, VersionMismatch) as error:
                 self.reasons[link.address] = error.message
                 raise
@@ -172,13 +212,21 @@ class Links:
                 self.reasons[link.address] = error.message
                 await asyncio.sleep(backoff_seconds(attempt, randomness=self.randomness))
             else:
-                return peer
+                return peer, asked_at
             attempt += 1
 
-    async def _ask(self, link: _Link, peer: rpc.Peer) -> None:
-        """Whether it leads: only a leader answers KeepAlive. One that does not answer at all is dropped."""
+    async def _ask(self, link: _Link, peer: rpc.Peer) -> float:
+        """Whether it leads: only a leader answers KeepAlive, or Watch. One that does not answer at all is dropped.
+
+        When the question was sent that it has answered.
+        """
+        loop = asyncio.get_running_loop()
         try:
-            await peer.call(KeepAlive(), PROBE_SECONDS, self._user)
+            while True:
+                is_watched, asked_at = self.is_watched, loop.time()
+                await peer.call(Watch() if is_watched else KeepAlive(), PROBE_SECONDS, self._user)
+                if is_watched == self.is_watched:
+                    return asked_at
         except (ConnectionLost, DeadlineExceeded):
             if link.peer is peer:
                 self._drop(link)
@@ -221,7 +269,7 @@ class Links:
             except (OSError, ValueError) as error:
                 raise ConnectionLost(str(error)) from error
             try:
-                peer = await rpc.connect(channel, "client", self._client, self._key)
+                peer = await rpc.connect(channel, "client", self._client, self._key, _Listener(self))
             except BaseException:
                 self._in_background(channel.close())
                 raise
@@ -230,6 +278,7 @@ class Links:
                 raise ConnectionLost("the file system is closed")
             self._drop(link)
             link.peer, link.runner = peer, self._in_background(peer.run())
+            link.runner.add_done_callback(lambda _: self.demote(peer))
             return peer
         finally:
             link.connecting = None
@@ -239,8 +288,7 @@ class Links:
         link.peer = link.runner = None
         if peer is None or runner is None:
             return
-        if self.leader is peer:
-            self.leader = None
+        self.demote(peer)
         runner.cancel()
         self._in_background(peer.channel.close())
 

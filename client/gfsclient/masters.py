@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from gfsclient.links import Dial, Links, backoff_seconds
+from gfsclient.links import Dial, Links, Observer, backoff_seconds
 from gfsclient.user import User
 from gfsprotocol import messages, rpc
 from gfsprotocol.errors import (
@@ -68,6 +68,8 @@ MUTATIONS: Final = frozenset(
         messages.RestoreTrash,
         messages.EmptyTrash,
         messages.AllocateChunk,
+        messages.MakeNode,
+        messages.Hold,
     }
 )
 """What changes the namespace and therefore carries a call number."""
@@ -137,31 +139,37 @@ class Masters:
         return self._links.addresses
 
     async def call(
-        self, body: RequestBody, deadline_seconds: float | None = None, at_leader: bool = False
+        self,
+        body: RequestBody,
+        deadline_seconds: float | None = None,
+        at_leader: bool = False,
+        user: User | None = None,
     ) -> ReplyBody:
         """The leader's answer to ``body``, or a standby's if it is a read and reads may go there.
 
-        Raises the error that it answers; after ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
+        ``user`` is in whose name it is asked, if not in that of the client. Raises the error that it answers; after
+        ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
         """
+        acting = self.user if user is None else user
         number = self._begin() if type(body) in MUTATIONS else 0
         self._in_flight += 1
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
             deadline = asyncio.get_running_loop().time() + seconds
-            if self._read_from_standby and not at_leader and type(body) in READS:
-                reply = await self._ask_standby(body, min(seconds, STANDBY_SECONDS))
+            if self._read_from_standby and not self._links.is_watched and not at_leader and type(body) in READS:
+                reply = await self._ask_standby(body, acting, min(seconds, STANDBY_SECONDS))
                 if reply is not None:
                     return reply
             leader = self._links.leader
             if leader is None or leader.is_lost:
-                return await self._call_patiently(body, number, deadline, None)
+                return await self._call_patiently(body, acting, number, deadline, None)
             try:
-                return await self._ask(leader, body, number, seconds, False)
+                return await self._ask(leader, body, acting, number, seconds, False)
             except AvailabilityError as error:
                 if not _is_retried(error):
                     raise
-                self._note(leader, error)
-                return await self._call_patiently(body, number, deadline, error)
+                self.note(leader, error)
+                return await self._call_patiently(body, acting, number, deadline, error)
         finally:
             self._in_flight -= 1
             if number:
@@ -173,9 +181,10 @@ class Masters:
         kind: type[_Reply],
         deadline_seconds: float | None = None,
         at_leader: bool = False,
+        user: User | None = None,
     ) -> _Reply:
         """As :meth:`call`, for the reply that the protocol has for ``body``; WireError for any other."""
-        reply = await self.call(body, deadline_seconds, at_leader)
+        reply = await self.call(body, deadline_seconds, at_leader, user)
         if not isinstance(reply, kind):
             raise WireError(f"the master answered {type(body).__name__} with {type(reply).__name__}")
         return reply
@@ -184,18 +193,19 @@ class Masters:
         self,
         leader: rpc.Peer,
         body: RequestBody,
+        user: User,
         number: int,
         seconds: float,
         retry: bool,
         unknown_is_new: bool = False,
     ) -> ReplyBody:
         call = Call(number, self._lowest_open(), retry, unknown_is_new) if number else None
-        reply = self._seen(await leader.submit(body, seconds, self.user, call, self.sequence))
+        reply = self._seen(await leader.submit(body, seconds, user, call, self.sequence))
         if number:
             self._succeeded_at = asyncio.get_running_loop().time()
         return reply
 
-    async def _ask_standby(self, body: RequestBody, seconds: float) -> ReplyBody | None:
+    async def _ask_standby(self, body: RequestBody, user: User, seconds: float) -> ReplyBody | None:
         """A standby's answer; None if there is none that can give it, and the leader is to be asked."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._no_standby_until:
@@ -204,7 +214,7 @@ class Masters:
         if standby is None:
             return None
         try:
-            return self._seen(await standby.submit(body, seconds, self.user, None, self.sequence, at_standby=True))
+            return self._seen(await standby.submit(body, seconds, user, None, self.sequence, at_standby=True))
         except AvailabilityError:
             self._no_standby_until = loop.time() + STANDBY_PAUSE_SECONDS
             return None
@@ -218,7 +228,12 @@ class Masters:
         return response.body
 
     async def _call_patiently(
-        self, body: RequestBody, number: int, deadline: float, first_error: AvailabilityError | None
+        self,
+        body: RequestBody,
+        user: User,
+        number: int,
+        deadline: float,
+        first_error: AvailabilityError | None,
     ) -> ReplyBody:
         """Asks again and again, until the deadline."""
         loop = asyncio.get_running_loop()
@@ -228,7 +243,7 @@ class Masters:
             leader = await self._find_leader(deadline - loop.time(), last_error)
             try:
                 seconds = max(0.0, deadline - loop.time())
-                return await self._ask(leader, body, number, seconds, retry, unknown_is_new)
+                return await self._ask(leader, body, user, number, seconds, retry, unknown_is_new)
             except CallForgotten:
                 if not retry or unknown_is_new or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
                     raise
@@ -239,7 +254,7 @@ class Masters:
                     raise (last_error if isinstance(last_error, SafeMode | Busy) else error) from None
                 # Other refusals are given before anything is done; a lost answer may be that of a call that was done.
                 last_error, retry = error, retry or isinstance(error, ConnectionLost)
-                self._note(leader, error)
+                self.note(leader, error)
                 if deadline <= loop.time():
                     raise
                 if not isinstance(error, ConnectionLost):
@@ -265,7 +280,7 @@ class Masters:
 
     # ------------------------------------------------------------------------------------------------------ leader
 
-    def _note(self, leader: rpc.Peer, error: AvailabilityError) -> None:
+    def note(self, leader: rpc.Peer, error: GfsError) -> None:
         """``leader`` failed us: stop using it if it does not lead or cannot be reached."""
         if isinstance(error, NotLeader):
             self._links.hint(error.hint)
@@ -273,11 +288,15 @@ class Masters:
         elif isinstance(error, ConnectionLost):
             self._links.abandon(leader)
 
-    async def connect(self) -> None:
+    def watch(self, observer: Observer | None) -> None:
+        """From now on every leader is asked to watch for us before anything else is asked, and no standby is asked."""
+        self._links.watch(observer)
+
+    async def connect(self, deadline_seconds: float | None = None) -> None:
         """Finds the leader before the first call needs it. Raises what :meth:`call` raises if there is none."""
         self._in_flight += 1
         try:
-            await self._find_leader(self.deadline_seconds, None)
+            await self._find_leader(self.deadline_seconds if deadline_seconds is None else deadline_seconds, None)
         finally:
             self._in_flight -= 1
 

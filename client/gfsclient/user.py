@@ -7,13 +7,13 @@ from gfsprotocol.errors import InvalidArgument
 User = tuple[int, ...]
 """uid, gid and supplementary groups."""
 
-_GROUPS_MAX = 1024
+GROUPS_MAX = 1024
 
 
 def process_user() -> User:
     """The effective user and groups of this process."""
     uid, gid = os.geteuid(), os.getegid()
-    return uid, gid, *(group for group in os.getgroups()[:_GROUPS_MAX] if group != gid)
+    return uid, gid, *(group for group in os.getgroups()[:GROUPS_MAX] if group != gid)
 
 
 def checked(user: User) -> User:

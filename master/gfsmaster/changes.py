@@ -33,8 +33,12 @@ class Changes:
         repair: Repair,
         hears: Callable[[bytes], None],
         fail: Callable[[Exception], None],
+        on_applied: Callable[[], None],
     ) -> None:
-        """``hears`` is told which client has made a call, ``fail`` why this memory must not be used any more."""
+        """``hears`` is told which client has made a call, ``fail`` why this memory must not be used any more.
+
+        ``on_applied`` is called after each record.
+        """
         self._state = state
         self._committer = committer
         self._clock = clock
@@ -43,6 +47,7 @@ class Changes:
         self._repair = repair
         self._hears = hears
         self._fail = fail
+        self._on_applied = on_applied
         self._since_digest = 0
 
     def known_result(self, client: bytes, call: msg.Call | None) -> msg.ReplyBody | None:
@@ -72,6 +77,7 @@ class Changes:
             self._fail(error)
             raise StateDiverged(f"a planned change could not be applied: {type(error).__name__}: {error}") from error
         self._committer.submit(record)
+        self._on_applied()
         self._state.revised.clear()
         if self._state.freed:
             self._free_chunks()

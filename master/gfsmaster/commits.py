@@ -52,6 +52,8 @@ class Committer:
         self.submitted = sequence
         self.committed = sequence
         self.failure: StartupError | None = None
+        self.on_reply: Callable[[ReplyBody], None] | None = None
+        """Gets each answer when it is given, whether it waits or not."""
         self._records: list[bytes] = []
         self._parked: list[tuple[int, Peer, int, ReplyBody]] = []
         self._after: list[tuple[int, Callable[[], None]]] = []
@@ -73,6 +75,8 @@ class Committer:
 
     def reply(self, peer: Peer, request_id: int, body: ReplyBody) -> None:
         """Answers as soon as all that was submitted so far is durable."""
+        if self.on_reply is not None:
+            self.on_reply(body)
         if self.committed == self.submitted or self._acknowledge_early:
             peer.respond(request_id, body, self.committed)
         else:

@@ -26,12 +26,16 @@ class StateDigestSum:
         self._sum = 0
         self._inodes: set[int] = set()
         self._chunks: set[int] = set()
+        self.on_touch: Callable[[int], None] | None = None
+        """Gets the slot of each inode before it changes or goes."""
 
     def add(self, value: int) -> None:
         self._sum += value
 
     def touch_inode(self, slot: int) -> None:
         """Before an inode changes."""
+        if self.on_touch is not None:
+            self.on_touch(slot)
         if slot not in self._inodes:
             self._inodes.add(slot)
             self._sum -= self._hash_inode(slot)

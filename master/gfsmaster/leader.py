@@ -22,15 +22,18 @@ from gfsmaster.housekeeping import Housekeeping
 from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
 from gfsmaster.leases import Leases
+from gfsmaster.lingering import Lingering
+from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
-from gfsmaster.planner import Plan, Planner, check_user
+from gfsmaster.planner import Operations, Plan, Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
 from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
 from gfsmaster.state import State
 from gfsmaster.tailers import Standby, Tailers
 from gfsmaster.term import Term
+from gfsmaster.watches import Watches
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
 from gfsprotocol.errors import (
@@ -73,8 +76,12 @@ class Leader:
         epoch: int,
         last_hash: bytes,
         lease_started: float,
+        others_keep: Callable[[int, Peer], bool] = lambda _slot, _peer: False,
     ) -> None:
-        """``lease_started`` is the monotonic time just before the epoch was won."""
+        """``lease_started`` is the monotonic time just before the epoch was won.
+
+        ``others_keep`` says of an inode's slot whether a client other than the peer may have it open for reading.
+        """
         self.config = config
         self.clock = clock
         self.state = state
@@ -93,13 +100,17 @@ class Leader:
         self.leases = Leases(config.chunk_lease_seconds)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
+        self.planner = Planner(state)
+        watches: Watches[Peer] = Watches(state, self.planner.namespace)
+        self.notices = Notices(watches, self.committer)
         self.changes = Changes(
-            state, self.committer, clock, fleet, self.leases, self.repair, self._hears, fail=self._end_by
+            state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
         )
         self.housekeeping = Housekeeping(
             config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
         )
-        self.planner = Planner(state)
+        self.lingering = Lingering(state, clock.monotonic())
+        self._others_keep = others_keep
         self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,
@@ -133,6 +144,7 @@ class Leader:
             msg.RenewLease: self.chunks.renew_lease,
             msg.ReportCorrupt: self.chunks.report_corrupt,
             msg.KeepAlive: self._keep_alive,
+            msg.Watch: self._watch,
             msg.ReleaseBrake: self._release_brake,
             msg.Summarize: self._summarize,
             msg.Handover: self._handover,
@@ -184,6 +196,7 @@ class Leader:
             self._take = None
 
     def _committed(self, batch: Batch) -> None:
+        self.notices.tell()
         self.tailers.committed(batch)
 
     @property
@@ -242,6 +255,7 @@ class Leader:
         """No answer leaves any more; what waits is for the next leader."""
         for task in self._tasks:
             task.cancel()
+        self.notices.close()
         if self._ended.done() and not self._ended.cancelled():
             self._ended.exception()  # seen: a group that another failure ended first has not waited for it
 
@@ -272,6 +286,7 @@ class Leader:
         await self._resign("")
 
     async def _resign(self, successor: str) -> None:
+        self.notices.farewell()
         await self._journal.resign(self.epoch, successor)
         self.tailers.farewell(successor)
         self._end_by(Resigned())
@@ -292,6 +307,7 @@ class Leader:
             raise NotLeader(f"{self.config.node} has not renewed its leadership in time")
         if self._hands_over and not isinstance(request.body, msg.TailLog | msg.Heartbeat):
             raise NotLeader(f"{self.config.node} has handed over", hint=self._hint)
+        self.notices.begin(peer)
         try:
             if peer.hello.role == "client":
                 self._client_request(peer, request)
@@ -299,6 +315,8 @@ class Leader:
                 self._server_request(peer, request)
         except GfsError as error:
             self.committer.reply(peer, request.id, msg.ErrorReply(error.code, error.message, error.hint))
+        finally:
+            self.notices.end()
 
     def notice(self, peer: Peer, body: msg.NoticeBody) -> None:
         """No notices are defined for a leader."""
@@ -332,10 +350,11 @@ class Leader:
         client = peer.hello.name
         result = self.changes.known_result(client, request.call)
         if result is None:
-            result = self._plan_and_record(request, client)
+            result = self._plan_and_record(peer, request)
         self.committer.reply(peer, request.id, result)
 
-    def _plan_and_record(self, request: msg.Request, client: bytes) -> msg.ReplyBody:
+    def _plan_and_record(self, peer: Peer, request: msg.Request) -> msg.ReplyBody:
+        client = peer.hello.name
         plan: Plan
         try:
             if isinstance(request.body, msg.Close | msg.RecordLength):
@@ -344,10 +363,7 @@ class Leader:
         except NamespaceError as error:
             plan = msg.ErrorReply(error.code, error.message, error.hint)
         if isinstance(plan, tuple):
-            result = self.changes.record(plan, client, request.call)
-            if isinstance(request.body, msg.Close):
-                self.chunks.end_leases(request.body.inode)
-            return result
+            return self._record(plan, peer, request)
         # Of a retry an earlier transmission may still be under way: when it comes it gets this answer too. And a client
         # that was told of a success relies on being known.
         is_success = not isinstance(plan, msg.ErrorReply)
@@ -357,11 +373,31 @@ class Leader:
             return self.changes.record((op.Answered(plan),), client, request.call)
         return plan
 
+    def _record(self, plan: Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
+        """Records a plan, with what the leader adds to it: a new file's first chunk, and removed files that linger."""
+        body = request.body
+        new = self.chunks.plan_first(plan) if isinstance(body, msg.Create) and body.allocate else None
+        if new is not None:
+            plan = (new.operation,)
+        plan = self.lingering.keep(plan, lambda slot: self._others_keep(slot, peer), self.clock.monotonic())
+        result = self.changes.record(plan, peer.hello.name, request.call)
+        if new is not None:
+            return self.chunks.lease_first(new, result)
+        if isinstance(body, msg.Close):
+            self.chunks.end_leases(body.inode)
+        return result
+
     # ---------------------------------------------------------------------------------------------- other requests
 
     def _keep_alive(self, peer: Peer, request: msg.Request, _body: msg.KeepAlive) -> None:
+        # Not behind a slow commit: it reflects nothing, and tells a client that watches that it knows what is durable.
         self._hears(peer.hello.name)
-        self.committer.reply(peer, request.id, msg.Done())
+        peer.respond(request.id, msg.Done(), self.committer.committed)
+
+    def _watch(self, peer: Peer, request: msg.Request, _body: msg.Watch) -> None:
+        self._hears(peer.hello.name)
+        self.notices.watch(peer)
+        peer.respond(request.id, msg.Done(), self.committer.committed)
 
     def _release_brake(self, peer: Peer, request: msg.Request, _body: msg.ReleaseBrake) -> None:
         if request.user and request.user[0]:
@@ -487,6 +523,7 @@ class Leader:
 
     def disconnected(self, peer: Peer) -> None:
         """A connection ended."""
+        self.notices.disconnected(peer)
         self.tailers.disconnected(peer)
         self.registry.disconnected(peer)
 
@@ -502,6 +539,8 @@ class Leader:
             now = self.clock.monotonic()
             self.tailers.tick(self.config.lease_seconds / 4)
             self.housekeeping.tick(now, self.committer.submitted - self.committer.committed < DIGEST_RECORDS)
+            if over := self.lingering.due(now):
+                self.changes.record(over)
             if loop.time() >= next_expiry:
                 next_expiry = loop.time() + EXPIRY_SECONDS
                 self.housekeeping.expire(now, self.clock.time_ns())

@@ -31,6 +31,18 @@ class Place(NamedTuple):
     slot: int
 
 
+class Trail:
+    """What was looked at on the way to an answer: for who has to be told when it changes."""
+
+    __slots__ = ("found", "looked")
+
+    def __init__(self) -> None:
+        self.looked: list[int] = []
+        """Inodes of the directories in which a name was looked up, whether it was there or not."""
+        self.found: list[int] = []
+        """Inodes that paths have led to, or that were named themselves."""
+
+
 def shown(path: bytes) -> str:
     """A path for a message: short, printable."""
     text = path if len(path) <= 200 else path[:120] + b"..." + path[-60:]
@@ -42,9 +54,17 @@ class Namespace:
 
     def __init__(self, state: State) -> None:
         self._inodes = state.inodes
+        self.trail: Trail | None = None
+        """Takes down what is looked at, if somebody wants to know."""
 
     def base(self, inode_id: int) -> int:
         """The slot of an inode that a client holds on to. StaleHandle if it is gone."""
+        slot = self._base(inode_id)
+        if self.trail is not None:
+            self.trail.found.append(inode_id)
+        return slot
+
+    def _base(self, inode_id: int) -> int:
         slot = self._inodes.slot_of(inode_id)
         if not slot:
             raise StaleHandle(f"inode {inode_id} does not exist any more")
@@ -59,7 +79,7 @@ class Namespace:
         if len(path) > PATH_BYTES_MAX:
             raise NameTooLong(f"the path is {len(path)} bytes long, the limit is {PATH_BYTES_MAX}")
         inodes = self._inodes
-        slot = self.base(base)
+        slot = self._base(base)
         parts = [part for part in path.split(b"/") if part and part != b"."]
         directory_wanted = path.endswith((b"/", b"/."))
         parent, name = slot, b""
@@ -71,6 +91,8 @@ class Namespace:
                 raise NotADirectory(f"{shown(path)}: {shown(b'/'.join(parts[:index]))} is not a directory")
             if user and user[0] and not self.allowed(slot, user, SEARCH):
                 raise PermissionDenied(f"{shown(path)}: no permission to search {shown(b'/'.join(parts[:index]))}")
+            if self.trail is not None:
+                self.trail.looked.append(inodes.ids[slot])
             found = (inodes.parent[slot] or slot) if name == b".." else directory.find(name)
             is_last = index == len(parts) - 1
             if not found:
@@ -95,6 +117,8 @@ class Namespace:
             index += 1
         if directory_wanted and slot not in inodes.directories:
             raise NotADirectory(f"{shown(path)}: not a directory")
+        if self.trail is not None:
+            self.trail.found.append(inodes.ids[slot])
         return Place(parent, name, slot)
 
     def find(self, user: User, base: int, path: bytes, follow: bool = True) -> int:

@@ -46,6 +46,8 @@ SUBTREE_CHECK_ENTRIES_MAX: Final = 100_000
 TRASH_SECONDS_MAX: Final = 10 * 366 * 86_400
 XATTRS_PER_INODE_MAX: Final = 100
 
+NODE_KINDS: Final = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
+DEVICES: Final = range(2**64)
 TIMES_NS: Final = range(-(2**63), 2**63)
 IDS: Final = range(2**32 - 1)
 """User and group ids; the largest 32-bit number means "no change" to chown(2)."""
@@ -77,8 +79,10 @@ class Planner:
         self.namespace = Namespace(state)
         self._planners: dict[type, Callable[[Any, User, bytes, int], Plan]] = {
             msg.Mkdir: self._mkdir,
+            msg.MakeNode: self._make_node,
             msg.Create: self._create,
             msg.OpenForWrite: self._open_for_write,
+            msg.Hold: self._hold,
             msg.Close: self._close,
             msg.RecordLength: self._record_length,
             msg.Publish: self._publish,
@@ -246,6 +250,26 @@ class Planner:
         slot = self.namespace.find(user, body.base, body.path, body.follow)
         return self._open_existing(slot, body.path, user, client, body.truncate)
 
+    def _hold(self, body: msg.Hold, _user: User, client: bytes, _now_ns: int) -> Plan:
+        slot = self.namespace.base(body.inode)
+        if not stat.S_ISREG(self._inodes.mode[slot]):
+            raise InvalidArgument(f"inode {body.inode} is not a regular file")
+        return (op.OpenWriter(body.inode, client),)
+
+    def _make_node(self, body: msg.MakeNode, user: User, _client: bytes, _now_ns: int) -> Plan:
+        kind = stat.S_IFMT(body.mode)
+        if kind not in NODE_KINDS:
+            raise InvalidArgument(f"{shown(body.path)}: a node is a fifo, a socket or a device")
+        is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+        if is_device and user and user[0]:
+            raise NotPermitted(f"{shown(body.path)}: only root may make devices")
+        if body.device not in DEVICES:
+            raise InvalidArgument(f"{body.device} is not a device number")
+        place = self._new_place(user, body.base, body.path)
+        mode, uid, gid = self._ownership(place.parent, user, body.mode, is_directory=False)
+        parent, device = self._inodes.ids[place.parent], body.device if is_device else 0
+        return (op.MakeNode(parent, place.name, self._inodes.next_id(), kind | mode, uid, gid, device),)
+
     def _symlink(self, body: msg.Symlink, user: User, _client: bytes, _now_ns: int) -> Plan:
         if not body.target or b"\0" in body.target:
             raise InvalidArgument("a symbolic link's target cannot be empty or contain a NUL byte")
@@ -309,7 +333,10 @@ class Planner:
         slot = self.namespace.base(body.inode)
         if not self._state.writers.has(slot, client):
             raise StaleHandle(f"inode {body.inode} is not open for this client (any more)")
-        return (*self._lengths(body, slot, now_ns, body.modified_ns), op.CloseWriter(body.inode, client))
+        return (
+            *self._lengths(body, slot, now_ns, body.modified_ns),
+            op.CloseWriter(body.inode, client, frees_unused=True),
+        )
 
     def _record_length(self, body: msg.RecordLength, user: User, client: bytes, now_ns: int) -> Plan:
         slot = self.namespace.base(body.inode)
@@ -335,7 +362,7 @@ class Planner:
         self.namespace.require_change(place, user, path)
         return place
 
-    def _rename(self, body: msg.Rename, user: User, _client: bytes, _now_ns: int) -> Plan:
+    def _rename(self, body: msg.Rename, user: User, client: bytes, _now_ns: int) -> Plan:
         place = self._named(user, body.base, body.path)
         target = self.namespace.walk(user, body.target_base, body.target, follow=False)
         if b"\0" in target.name or target.name in (b"", b".."):
@@ -344,18 +371,19 @@ class Planner:
             raise NotFound(f"{shown(body.target)}: the directory was removed")
         self.namespace.require_change(target, user, body.target)
         ids = self._inodes.ids
-        names = (ids[place.parent], place.name, ids[target.parent], target.name)
+        names = (ids[place.parent], place.name, ids[target.parent], target.name, client if body.hold else b"")
+        unchanged = msg.Removed(0, held=False) if body.hold else msg.Done()
         self._check_directory_move(place, target, user, body)
         if body.exchange:
             if not target.slot:
                 raise NotFound(f"{shown(body.target)}: no such file or directory")
             self._check_directory_move(target, place, user, body)
-            return (op.Exchange(*names),) if place.slot != target.slot else msg.Done()
+            return (op.Exchange(*names),) if place.slot != target.slot else unchanged
         if target.slot:
             if body.no_replace:
                 raise AlreadyExists(f"{shown(body.target)}: file exists")
             if target.slot == place.slot:
-                return msg.Done()
+                return unchanged
             self._check_replaced(place.slot, target.slot, body.target)
         elif body.target.endswith(b"/") and place.slot not in self._inodes.directories:
             raise NotADirectory(f"{shown(body.target)}: not a directory")
@@ -378,11 +406,12 @@ class Planner:
             if directories[replaced]:
                 raise DirectoryNotEmpty(f"{shown(path)}: directory not empty")
 
-    def _unlink(self, body: msg.Unlink, user: User, _client: bytes, _now_ns: int) -> Plan:
+    def _unlink(self, body: msg.Unlink, user: User, client: bytes, _now_ns: int) -> Plan:
         place = self._named(user, body.base, body.path)
         if place.slot in self._inodes.directories:
             raise IsADirectory(f"{shown(body.path)}: is a directory")
-        return (op.RemoveName(self._inodes.ids[place.parent], place.name),)
+        holder = client if body.hold else b""
+        return (op.RemoveName(self._inodes.ids[place.parent], place.name, holder),)
 
     def _rmdir(self, body: msg.Rmdir, user: User, _client: bytes, _now_ns: int) -> Plan:
         place = self._named(user, body.base, body.path)

@@ -315,6 +315,8 @@ class SetAttributes(PathRequest, frozen=True, tag=116):
     modified_ns: int | None = None
     size: int | None = None
     follow: bool = True
+    as_writer: bool = False
+    """For the size: that the caller is registered as a writer is right enough, as with ftruncate(2)."""
 
 
 class SetReplication(PathRequest, frozen=True, tag=117):
@@ -801,6 +803,8 @@ class Invalidate(msgspec.Struct, array_like=True, frozen=True, tag=181, gc=False
     """(directory, name): what is there now, or that nothing is."""
     removed: tuple[int, ...] = ()
     """Regular files that have lost their last name: who still reads them says so by :class:`Hold` before long."""
+    everything: bool = False
+    """Whatever was kept is to be dropped; what is answered from now on is watched again."""
 
 
 RequestBody = (

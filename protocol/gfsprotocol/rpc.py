@@ -91,6 +91,10 @@ class Peer:
         self._sweeper: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         self._waiting_since = 0.0
+        self.queued = 0
+        """Messages that were to be sent so far."""
+        self.sent = 0
+        """How many of them the channel has taken: it does not while the peer does not read."""
         self.state: object = None
         """For the service: what it knows about this peer."""
 
@@ -213,6 +217,7 @@ class Peer:
     def _queue(self, message: Message) -> None:
         if self._lost is None:
             self._outbox.append(message)
+            self.queued += 1
             self._outbox_filled.set()
 
     async def _write(self) -> None:
@@ -222,8 +227,10 @@ class Peer:
                 self._outbox_filled.clear()
                 batches, self._outbox = self._outbox, []
                 for start in range(0, len(batches), MESSAGES_PER_FRAME):
-                    for frame in self._frames(batches[start : start + MESSAGES_PER_FRAME]):
+                    batch = batches[start : start + MESSAGES_PER_FRAME]
+                    for frame in self._frames(batch):
                         await self.channel.send(frame)
+                    self.sent += len(batch)
         except ConnectionLost as error:
             self._fail(error)
             await self.channel.close()

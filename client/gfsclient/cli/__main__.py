@@ -47,6 +47,8 @@ COMMANDS: Final = (
     "find",
     "checksum",
     "trash",
+    "mount",
+    "umount",
     "completion",
 )
 INTERRUPTED: Final = 128 + signal.SIGINT

@@ -1,0 +1,153 @@
+"""What the kernel may keep of what it was answered, and how it is told to drop it.
+
+The kernel keeps names, attributes and pages for a long time, because the master says when another client changed them
+(pushed invalidation, as AFS's callbacks: Howard et al., TOCS 1988). That holds only while a leader is known to watch
+for us; else everything is answered with a timeout of zero. An answer that was overtaken by a notice on its way is not
+kept either: whoever asks the master takes :meth:`KernelCache.mark` before.
+
+What the kernel was given is remembered here, up to a bound, so that all of it can be dropped when the leader changes.
+"""
+
+import logging
+from collections import OrderedDict
+from typing import Final, Protocol
+
+from gfsprotocol.messages import Attributes, Invalidate
+
+log = logging.getLogger(__name__)
+
+KEPT_SECONDS: Final = 3600.0
+ENTRIES_MAX: Final = 200_000
+INODES_MAX: Final = 200_000
+
+
+class Freshness(Protocol):
+    """Whether an answer may be kept (:class:`gfsclient.watcher.Watcher`)."""
+
+    @property
+    def clock(self) -> int: ...
+    @property
+    def is_current(self) -> bool: ...
+    def changed_since(self, inode: int, mark: int) -> bool: ...
+    def name_changed_since(self, directory: int, name: bytes, mark: int) -> bool: ...
+
+
+class Kernel(Protocol):
+    """How the kernel is told to drop something. Never blocks."""
+
+    def drop_inode(self, inode: int) -> None: ...
+    def drop_entry(self, directory: int, name: bytes) -> None: ...
+
+
+class Unwatched:
+    """Nobody tells of changes: nothing may be kept."""
+
+    clock = 0
+    is_current = False
+
+    def changed_since(self, inode: int, mark: int) -> bool:  # noqa: ARG002
+        return True
+
+    def name_changed_since(self, directory: int, name: bytes, mark: int) -> bool:  # noqa: ARG002
+        return True
+
+
+class KernelCache:
+    """The names and inodes that the kernel keeps from us. Belongs to the event loop."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.freshness: Freshness = Unwatched()
+        self._kernel = kernel
+        self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
+        """(directory, name) -> inode, 0 for a name that is known to be missing."""
+        self._inodes: OrderedDict[int, None] = OrderedDict()
+        self._pages: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        """By inode: what the content was when the kernel's pages of it were read."""
+
+    def mark(self) -> int:
+        """To be taken before a question whose answer may be kept."""
+        return self.freshness.clock
+
+    # --------------------------------------------------------------------------------------------- what may be kept
+
+    def keeps_inode(self, inode: int, mark: int) -> float:
+        """For how many seconds attributes that were asked for at ``mark`` may be kept."""
+        if not self.is_fresh(inode, mark):
+            return 0.0
+        self._inodes[inode] = None
+        self._inodes.move_to_end(inode)
+        if len(self._inodes) > INODES_MAX:
+            self._kernel.drop_inode(self._inodes.popitem(last=False)[0])
+        return KEPT_SECONDS
+
+    def keeps_entry(self, directory: int, name: bytes, inode: int, mark: int) -> float:
+        """For how many seconds it may be kept that ``name`` is ``inode``, or with 0 that there is nothing."""
+        freshness = self.freshness
+        if not freshness.is_current or freshness.name_changed_since(directory, name, mark):
+            self._entries.pop((directory, name), None)
+            return 0.0
+        self._entries[(directory, name)] = inode
+        self._entries.move_to_end((directory, name))
+        if len(self._entries) > ENTRIES_MAX:
+            (old_directory, old_name), _ = self._entries.popitem(last=False)
+            self._kernel.drop_entry(old_directory, old_name)
+        return KEPT_SECONDS
+
+    def is_fresh(self, inode: int, mark: int) -> bool:
+        """Whether nobody else has changed the inode since ``mark``, as far as can be known."""
+        return self.freshness.is_current and not self.freshness.changed_since(inode, mark)
+
+    def inode_at(self, directory: int, name: bytes) -> int | None:
+        """What the kernel was told last is under a name; None if it is not remembered."""
+        return self._entries.get((directory, name))
+
+    def renamed(self, directory: int, name: bytes) -> None:
+        """A name was removed or replaced through this mount: the kernel knows, and nothing is remembered of it."""
+        self._entries.pop((directory, name), None)
+
+    # -------------------------------------------------------------------------------------------------------- pages
+
+    def pages_are_good(self, attributes: Attributes) -> bool:
+        """At an open: whether pages that the kernel may still have are those of this content; they are from now on."""
+        content = _content(attributes)
+        is_same = self._pages.get(attributes.inode) == content
+        self.pages_are_of(attributes)
+        return is_same
+
+    def pages_are_of(self, attributes: Attributes) -> None:
+        """The pages in the kernel are the content that these attributes belong to."""
+        self._pages[attributes.inode] = _content(attributes)
+        self._pages.move_to_end(attributes.inode)
+        if len(self._pages) > INODES_MAX:
+            self._pages.popitem(last=False)
+
+    def drop_pages(self, inode: int) -> None:
+        """The pages in the kernel are not what the file holds."""
+        self._pages.pop(inode, None)
+        self._kernel.drop_inode(inode)
+
+    # ------------------------------------------------------------------------------------------------- invalidation
+
+    def invalidate(self, notice: Invalidate) -> None:
+        """Others have changed this: the kernel drops it."""
+        for inode in notice.inodes:
+            self._inodes.pop(inode, None)
+            self._pages.pop(inode, None)
+            self._kernel.drop_inode(inode)
+        for place in notice.names:
+            self._entries.pop(place, None)
+            self._kernel.drop_entry(*place)
+
+    def drop_everything(self) -> None:
+        """Nothing is known to be true any more."""
+        for inode in self._inodes.keys() | self._pages.keys():
+            self._kernel.drop_inode(inode)
+        for place in self._entries:
+            self._kernel.drop_entry(*place)
+        self._entries.clear()
+        self._inodes.clear()
+        self._pages.clear()
+
+
+def _content(attributes: Attributes) -> tuple[int, int, int]:
+    return attributes.size, attributes.modified_ns, attributes.changed_ns

@@ -1,0 +1,64 @@
+"""Open directories: pages of names and attributes, and places in the list that stay good while names come and go."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from gfsclient.masters import Masters
+from gfsclient.user import User
+from gfsprotocol.messages import Entry, List, Listing
+
+PAGE_ENTRIES: Final = 1000
+DOTS: Final = 2
+"""Places 1 and 2 are those after "." and ".."."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry, the place after it, and when it was asked for."""
+
+    entry: Entry
+    place: int
+    mark: int
+
+
+@dataclass(eq=False)
+class OpenDirectory:
+    """One open directory. A place is the number of names before it, so that what is listed does not move.
+
+    Names are in byte order, and the master is asked for those behind the last one: a name that is there all the while
+    is listed once, whatever is added or removed beside it.
+    """
+
+    inode: int
+    user: User
+    number: int
+    _names: list[bytes] = field(default_factory=list)
+    """Those listed so far."""
+    _ahead: deque[Listed] = field(default_factory=deque)
+    _is_complete: bool = False
+
+    def rewind(self) -> None:
+        """To be listed anew, as it is now."""
+        self._names.clear()
+        self._ahead.clear()
+        self._is_complete = False
+
+    async def next(self, masters: Masters, place: int, mark: int) -> Listed | None:
+        """The entry at ``place``, which some :class:`Listed` named, or DOTS for the first; None at the end."""
+        index = place - DOTS
+        if index < len(self._names):
+            self._ahead.clear()  # the reader went back: from there on it is listed anew
+            self._is_complete = False
+            del self._names[index:]
+        if not self._ahead and not self._is_complete:
+            after = self._names[-1] if self._names else b""
+            page = await masters.expect(List(b"", self.inode, after=after, limit=PAGE_ENTRIES), Listing, user=self.user)
+            self._is_complete = not page.more
+            first = DOTS + len(self._names) + 1
+            self._ahead.extend(Listed(entry, first + number, mark) for number, entry in enumerate(page.entries))
+        return self._ahead[0] if self._ahead else None
+
+    def took(self) -> None:
+        """The entry that :meth:`next` showed was listed."""
+        self._names.append(self._ahead.popleft().entry.name)

@@ -1,0 +1,122 @@
+"""All open files of a mount: handles by number, files by inode, and those that are being closed in the background."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from gfsclient.core import Core
+from gfsclient.mount.caching import KernelCache
+from gfsclient.mount.openfiles import Handle, OpenFile
+from gfsclient.mount.reading import Readers
+from gfsclient.user import User
+from gfsprotocol.errors import GfsError, StaleHandle
+
+log = logging.getLogger(__name__)
+
+CLOSING_MAX: Final = 256
+"""So many files may wait for their end in the background; then opening another for writing waits, too."""
+CLOSING_AT_ONCE: Final = 8
+LOST_MAX: Final = 1024
+"""Files of which an error is remembered that came when no program had them open any more."""
+
+
+class FileTable:
+    """Belongs to the event loop."""
+
+    def __init__(self, core: Core, cache: KernelCache) -> None:
+        self._core = core
+        self._cache = cache
+        self._files: dict[int, OpenFile] = {}
+        self._handles: dict[int, Handle] = {}
+        self._next_number = 1
+        self._readers = Readers()
+        self._lost: dict[int, GfsError] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._turn = asyncio.Semaphore(CLOSING_AT_ONCE)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: int) -> Handle:
+        handle = self._handles.get(number)
+        if handle is None:
+            raise StaleHandle(f"handle {number} is not open")
+        return handle
+
+    def find(self, inode: int) -> OpenFile | None:
+        """The file's state if it is open, or still being closed."""
+        return self._files.get(inode)
+
+    @asynccontextmanager
+    async def using(self, inode: int) -> AsyncIterator[OpenFile]:
+        """The file's state, which stays while the block runs, and afterwards if a handle was added in it."""
+        file = self._files.get(inode)
+        if file is None:
+            file = self._files[inode] = OpenFile(self._core, self._cache, self._readers, inode)
+        file.users += 1
+        try:
+            yield file
+        finally:
+            file.users -= 1
+            self._end_if_unused(file)
+
+    def add(self, file: OpenFile, reads: bool, writes: bool, appends: bool, user: User) -> Handle:
+        handle = Handle(file, reads, writes, appends, user)
+        if writes:
+            handle.error = self._lost.pop(file.inode, None)
+        handle.number = self._next_number
+        self._next_number += 1
+        self._handles[handle.number] = handle
+        file.handles.add(handle)
+        return handle
+
+    def release(self, handle: Handle) -> None:
+        """The last descriptor of a handle is closed: if it was the file's last one, the file is ended behind us."""
+        del self._handles[handle.number]
+        handle.file.handles.discard(handle)
+        self._end_if_unused(handle.file)
+
+    async def make_room(self) -> None:
+        """Waits while too many files are being closed."""
+        while len(self._closing) >= CLOSING_MAX:
+            await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
+
+    def _end_if_unused(self, file: OpenFile) -> None:
+        if file.users or file.is_writing or (file.handles and file.writer is None):
+            return
+        if file.writer is None and not file.holds:
+            self._drop(file)
+            return
+        task = asyncio.create_task(self._end(file))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _drop(self, file: OpenFile) -> None:
+        if not file.handles and not file.users and self._files.get(file.inode) is file:
+            file.forget_reads()
+            del self._files[file.inode]
+
+    async def _end(self, file: OpenFile) -> None:
+        async with self._turn, file.lock:
+            if file.users or file.is_writing:
+                return  # it was opened again meanwhile
+            try:
+                await file.end_writing()
+                if not file.handles:
+                    await file.release_holds()
+            except GfsError as error:
+                log.error("inode %d: what was written last may be lost: %s", file.inode, error.message)
+                if len(self._lost) >= LOST_MAX:
+                    del self._lost[next(iter(self._lost))]
+                self._lost[file.inode] = error
+            if file.writer is None and not file.holds:
+                self._drop(file)
+
+    async def close(self) -> None:
+        """Ends all files, durably; errors are in the log."""
+        for handle in list(self._handles.values()):
+            self.release(handle)
+        while self._closing:
+            await asyncio.wait(self._closing)

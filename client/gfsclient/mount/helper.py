@@ -1,0 +1,30 @@
+"""``mount.gfs``: what mount(8) calls for a line of fstab, as ``mount.gfs SOURCE DIRECTORY [-o OPTIONS]``."""
+
+import sys
+from typing import Final
+
+from gfsclient.cli.__main__ import main as gfsclient_main
+
+_VALUED: Final = frozenset({"-t", "-N"})
+"""Options of mount(8) that have a value and mean nothing here; -s, -f, -n and -v mean nothing either."""
+
+
+def arguments(given: list[str]) -> list[str]:
+    """The arguments of ``gfsclient`` for those of mount(8)."""
+    places: list[str] = []
+    options: list[str] = []
+    rest = iter(given)
+    for argument in rest:
+        if argument == "-o":
+            options += ["-o", next(rest, "")]
+        elif argument in _VALUED:
+            next(rest, "")
+        elif not argument.startswith("-"):
+            places.append(argument)
+    return ["mount", *options, "--", *places]
+
+
+def main() -> int:
+    """Mounts, in the background."""
+    sys.argv[1:] = arguments(sys.argv[1:])
+    return gfsclient_main()

@@ -1,0 +1,320 @@
+"""The files that programs have open here: one state for each inode, whatever the number of handles.
+
+All handles of a file share one :class:`~gfsclient.writer.FileWriter`, which gathers small writes, and what is fetched
+ahead. A read sees every write made here before: what it touches is flushed first. Writes to one file are one at a time,
+in a thread if they have to wait, on the event loop if there is room in the packet at hand.
+
+Belongs to the event loop. ``OpenFile.lock`` is held while the writer is used or replaced.
+"""
+
+import asyncio
+import logging
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from gfsclient.core import Core
+from gfsclient.mount.caching import KernelCache
+from gfsclient.mount.callers import ROOT
+from gfsclient.mount.ranges import Ranges
+from gfsclient.mount.reading import FileReads, Readers
+from gfsclient.user import User
+from gfsclient.writer import FileWriter
+from gfsprotocol.errors import GfsError
+from gfsprotocol.messages import (
+    Attributes,
+    AttributesReply,
+    Close,
+    Locate,
+    Locations,
+    OpenForWrite,
+    SetAttributes,
+    Stat,
+)
+
+log = logging.getLogger(__name__)
+
+SETUID_AND_SETGID: Final = stat.S_ISUID | stat.S_ISGID
+
+
+@dataclass(eq=False)
+class Handle:
+    """One open file description."""
+
+    file: "OpenFile"
+    reads: bool
+    writes: bool
+    appends: bool
+    user: User
+    error: GfsError | None = None
+    """Why something written was lost, if this handle has not told it yet."""
+    number: int = 0
+
+
+class OpenFile:
+    """What all handles of one inode share."""
+
+    def __init__(self, core: Core, cache: KernelCache, readers: Readers, inode: int) -> None:
+        self.inode = inode
+        self.lock = asyncio.Lock()
+        self.handles: set[Handle] = set()
+        self.users = 0
+        """Calls under way that need this object, although no handle may refer to it yet."""
+        self.holds = 0
+        """Registrations that keep the inode alive although its last name is gone."""
+        self.is_removed = False
+        self.writer: FileWriter | None = None
+        self._attributes: Attributes | None = None
+        """What the master said last."""
+        self._core = core
+        self._cache = cache
+        self._readers = readers
+        self._unflushed = Ranges()
+        self._reads: FileReads | None = None
+        self._located_at = 0
+        self._measured_at = 0
+        """When the size was asked for last."""
+        self._is_privileged = True
+        """Whether setuid or setgid bits may have to be dropped at a write."""
+
+    @property
+    def is_writing(self) -> bool:
+        return any(handle.writes for handle in self.handles)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether what the master says of the file will change when our writes are flushed."""
+        return bool(self._unflushed)
+
+    # ------------------------------------------------------------------------------------------------------- attributes
+
+    def learn(self, attributes: Attributes) -> None:
+        self._attributes = attributes
+
+    def shown(self, attributes: Attributes) -> Attributes:
+        """What the file looks like here: with what was written and not flushed."""
+        writer = self.writer
+        if writer is None or writer.end <= attributes.size or not self.is_dirty:
+            return attributes
+        return msgspec.structs.replace(attributes, size=writer.end)
+
+    def forget_reads(self) -> None:
+        """What was located or fetched ahead is not true any more."""
+        if self._reads is not None:
+            self._reads.close()
+            self._reads = None
+
+    # ---------------------------------------------------------------------------------------------------------- opening
+
+    async def open_for_reading(self) -> Attributes:
+        """Asks the master what the file is now: what was closed elsewhere before is seen from here on."""
+        mark = self._cache.mark()
+        located = await self._core.masters.expect(Locate(b"", self.inode), Locations, user=ROOT)
+        self._located(located, mark)
+        return located.attributes
+
+    async def open_for_writing(self, user: User, truncates: bool) -> Attributes:
+        """Makes us a writer of the file. With the lock."""
+        if self.writer is None:
+            body = OpenForWrite(b"", self.inode, truncate=truncates)
+            attributes = (await self._core.masters.expect(body, AttributesReply, user=user)).attributes
+            self.begin_writing(attributes)
+        elif truncates:
+            attributes = await self._core.in_thread(self.writer.truncate, 0)
+            self.flushed()
+        else:
+            attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=user)).attributes
+            self.writer.end = max(self.writer.end, attributes.size)
+        self.learn(attributes)
+        if truncates:
+            self.forget_reads()
+        return attributes
+
+    def begin_writing(self, attributes: Attributes) -> None:
+        """The master has registered us as a writer."""
+        self.writer = FileWriter(self._core, attributes)
+        self._core.count_writer(1)
+        self._is_privileged = bool(attributes.mode & SETUID_AND_SETGID)
+        self.learn(attributes)
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+
+    async def read(self, offset: int, count: int) -> bytes:
+        """Up to ``count`` bytes at ``offset``, with all that was written here; fewer at the end of the file."""
+        if self._unflushed.overlap(offset, offset + count) or self._is_behind(offset + count):
+            async with self.lock:
+                await self.flush()
+        reads = self._reads
+        if reads is None or not self._cache.is_fresh(self.inode, self._located_at):
+            reads = await self._locate()
+        if self._cache.is_fresh(self.inode, self._located_at):
+            # The kernel asks for whole pages. Where the file ends is known, the reader need not ask the master again.
+            count = max(0, min(count, reads.attributes.size - offset))
+        return await reads.read(offset, count) if count else b""
+
+    def _is_behind(self, end: int) -> bool:
+        """Whether the master does not know yet that the file is as long as ``end``, or as it is here."""
+        known = self._reads.attributes.size if self._reads is not None else 0
+        return self.is_dirty and self.writer is not None and known < min(end, self.writer.end)
+
+    async def _locate(self) -> FileReads:
+        reads = self._reads
+        if reads is not None and not self._cache.freshness.is_current:
+            return reads  # what it said at open counts until the file is opened again, or was changed here
+        await self.open_for_reading()
+        assert self._reads is not None
+        return self._reads
+
+    def _located(self, located: Locations, mark: int) -> None:
+        reads = self._reads
+        is_same = (
+            reads is not None
+            and reads.attributes.modified_ns == located.attributes.modified_ns
+            and reads.attributes.changed_ns == located.attributes.changed_ns
+            and reads.attributes.size == located.attributes.size
+        )
+        if not is_same:
+            self.forget_reads()
+            self._reads = FileReads(self._core, located, self._readers)
+        self._located_at = mark
+        self.learn(located.attributes)
+
+    # ---------------------------------------------------------------------------------------------------------- writing
+
+    async def write(self, handle: Handle, offset: int, data: bytes) -> None:
+        """Takes all of ``data``; it is acknowledged after a flush only."""
+        async with self.lock:
+            self.tell(handle)
+            writer = self.writer
+            if writer is None:
+                await self.open_for_writing(ROOT, truncates=False)  # the one before has failed
+                writer = self.writer
+                assert writer is not None
+            if self._is_privileged and handle.user[0]:
+                await self._drop_privileges()
+            if handle.appends:
+                offset = await self._append_at(writer, offset)
+            self._unflushed.add(offset, offset + len(data))
+            if writer.fits(offset, len(data)):
+                writer.write(offset, data)
+            else:
+                await self._guarded(handle, lambda: writer.write(offset, data))
+
+    async def _append_at(self, writer: FileWriter, offset: int) -> int:
+        """Where the file ends now: the kernel knows only of appends made here."""
+        if not self._cache.is_fresh(self.inode, self._measured_at):
+            mark = self._cache.mark()
+            attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
+            self._measured_at = mark
+            writer.end = max(writer.end, attributes.size)
+        if offset != writer.end:
+            self._cache.drop_pages(self.inode)
+        return writer.end
+
+    async def _drop_privileges(self) -> None:
+        """A write by another than root takes the setuid and setgid bits away; the kernel leaves that to us."""
+        attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
+        mode = without_privileges(attributes.mode)
+        if mode != attributes.mode:
+            body = SetAttributes(b"", self.inode, mode=mode & 0o7777)
+            await self._core.masters.expect(body, AttributesReply, user=ROOT)
+            self._cache.drop_pages(self.inode)
+        self._is_privileged = False
+
+    async def flush(self, sync: bool = False, handle: Handle | None = None) -> None:
+        """All replicas have what was written, and others see it; with ``sync`` it is on stable storage. With the lock."""
+        writer = self.writer
+        if writer is None or not (sync or self.is_dirty):
+            return
+        await self._guarded(handle, lambda: writer.flush(sync))
+        self.flushed()
+
+    def flushed(self) -> None:
+        if self.is_dirty:
+            self._unflushed.clear()
+            self.forget_reads()
+
+    async def truncate(self, size: int, user: User, is_open: bool) -> Attributes:
+        """Cuts the file or extends it with zeros. With the lock."""
+        if self.writer is not None:
+            writer = self.writer
+            attributes = await self._core.in_thread(writer.truncate, size)
+            self.flushed()
+        else:
+            body = SetAttributes(b"", self.inode, size=size)
+            acting = ROOT if is_open else user
+            attributes = (await self._core.masters.expect(body, AttributesReply, user=acting)).attributes
+        self.forget_reads()
+        if user[0] and attributes.mode != without_privileges(attributes.mode):
+            body = SetAttributes(b"", self.inode, mode=without_privileges(attributes.mode) & 0o7777)
+            attributes = (await self._core.masters.expect(body, AttributesReply, user=ROOT)).attributes
+        self.learn(attributes)
+        return attributes
+
+    # ------------------------------------------------------------------------------------------------------------ errors
+
+    async def _guarded(self, handle: Handle | None, work: Callable[[], None]) -> None:
+        """Runs what the writer has to wait for. If it fails, each handle tells so once, and the next write begins anew."""
+        try:
+            await self._core.in_thread(work)
+        except GfsError as error:
+            for other in self.handles:
+                if other is not handle and other.writes:
+                    other.error = error
+            await self.give_up_writing()
+            raise
+
+    async def give_up_writing(self) -> None:
+        """Ends the writer, and gives up what is not acknowledged. With the lock."""
+        writer, self.writer = self.writer, None
+        if writer is None:
+            return
+        self._unflushed.clear()
+        self.forget_reads()
+        self._cache.drop_pages(self.inode)
+        self._core.count_writer(-1)
+        try:
+            await self._core.in_thread(writer.abort)
+        except GfsError as error:
+            log.warning("inode %d stays open at the master until this mount ends: %s", self.inode, error.message)
+
+    def tell(self, handle: Handle) -> None:
+        """Raises the error that this handle has not told yet."""
+        error, handle.error = handle.error, None
+        if error is not None:
+            raise error
+
+    # --------------------------------------------------------------------------------------------------------------- end
+
+    async def end_writing(self) -> None:
+        """Makes all durable and ends our registration as a writer. With the lock."""
+        writer = self.writer
+        if writer is None:
+            return
+        if self.is_removed and not self.handles:
+            await self.give_up_writing()
+            return
+        try:
+            attributes = await self._core.in_thread(writer.close)
+        finally:
+            self._core.count_writer(-1)
+            self.writer = None
+            self._unflushed.clear()
+            self.forget_reads()
+        self.learn(attributes)
+
+    async def release_holds(self) -> None:
+        """The inode need not live for our sake any more."""
+        holds, self.holds = self.holds, 0
+        for _ in range(holds):
+            self._core.count_writer(-1)
+            await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
+
+
+def without_privileges(mode: int) -> int:
+    """The mode after a change by another than root: no setuid, and no setgid if the group may execute it."""
+    mode &= ~stat.S_ISUID
+    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode

@@ -1,0 +1,389 @@
+"""The file system's operations by inode, as a kernel asks for them, without FUSE: names, attributes, open files.
+
+Each takes the caller as a :data:`~gfsclient.user.User` and raises the errors of :mod:`gfsprotocol.errors`, or an OSError
+for what this file system does not have. What is answered says for how many seconds it may be kept.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from gfsclient.core import Core
+from gfsclient.mount.caching import KernelCache
+from gfsclient.mount.callers import ROOT
+from gfsclient.mount.directories import DOTS, OpenDirectory
+from gfsclient.mount.filetable import FileTable
+from gfsclient.mount.openfiles import Handle, OpenFile
+from gfsclient.user import User
+from gfsprotocol import messages as msg
+from gfsprotocol.errors import GfsError, NotFound, NotPermitted, StaleHandle
+from gfsprotocol.messages import Attributes, AttributesReply
+
+log = logging.getLogger(__name__)
+
+MODE_BITS: Final = 0o7777
+NOW_WITHIN_NS: Final = 10_000_000
+
+
+class Answer(NamedTuple):
+    """What a name leads to, or an inode is; None for a name that is missing."""
+
+    attributes: Attributes | None
+    attributes_seconds: float
+    entry_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What setattr(2)'s relatives ask for; None leaves it as it is."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    accessed_ns: int | None = None
+    modified_ns: int | None = None
+
+
+class Operations:
+    """A mounted file system. Belongs to the event loop of its core."""
+
+    def __init__(self, core: Core, cache: KernelCache) -> None:
+        self.files = FileTable(core, cache)
+        self._core = core
+        self._masters = core.masters
+        self._cache = cache
+        self._directories: dict[int, OpenDirectory] = {}
+        self._next_directory = 1
+        self._background: set[asyncio.Task[None]] = set()
+
+    # ----------------------------------------------------------------------------------------------------------- names
+
+    async def lookup(self, parent: int, name: bytes, user: User) -> Answer:
+        """What a name leads to. NotFound, unless it may be kept that there is nothing."""
+        mark = self._cache.mark()
+        try:
+            found = await self._attributes(msg.Stat(name, parent, follow=False), user)
+        except NotFound:
+            seconds = self._cache.keeps_entry(parent, name, 0, mark)
+            if not seconds:
+                raise
+            return Answer(None, 0.0, seconds)
+        return self._entry(parent, name, found, mark)
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, user: User) -> Answer:
+        return await self._made(parent, name, msg.Mkdir(name, parent, mode=mode & MODE_BITS), user)
+
+    async def mknod(self, parent: int, name: bytes, mode: int, device: int, user: User) -> Answer:
+        """Makes a special file, or an empty regular one."""
+        body: msg.RequestBody = msg.MakeNode(name, parent, mode=mode, device=device)
+        if stat.S_ISREG(mode) or not stat.S_IFMT(mode):
+            body = self._create_body(parent, name, mode, exclusive=True, is_open=False)
+        return await self._made(parent, name, body, user)
+
+    async def symlink(self, parent: int, name: bytes, target: bytes, user: User) -> Answer:
+        return await self._made(parent, name, msg.Symlink(name, parent, target=target), user)
+
+    async def link(self, inode: int, parent: int, name: bytes, user: User) -> Answer:
+        """Gives a file a second name."""
+        return await self._made(parent, name, msg.Link(b"", inode, target=name, target_base=parent), user)
+
+    async def readlink(self, inode: int, user: User) -> bytes:
+        return (await self._masters.expect(msg.ReadLink(b"", inode), msg.Data, user=user)).data
+
+    async def unlink(self, parent: int, name: bytes, user: User) -> None:
+        """Removes a name; a file that is open here lives on until it is closed."""
+        body = msg.Unlink(name, parent, hold=self._may_be_open(parent, name))
+        self._removed(await self._masters.call(body, user=user))
+        self._cache.renamed(parent, name)
+
+    async def rmdir(self, parent: int, name: bytes, user: User) -> None:
+        await self._masters.expect(msg.Rmdir(name, parent), msg.Done, user=user)
+        self._cache.renamed(parent, name)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, no_replace: bool, exchange: bool, user: User
+    ) -> None:
+        """rename(2) and renameat2(2); a file that is replaced and open here lives on until it is closed."""
+        hold = not exchange and self._may_be_open(new_parent, new_name)
+        body = msg.Rename(name, parent, new_name, new_parent, no_replace, exchange, hold)
+        self._removed(await self._masters.call(body, user=user))
+        self._cache.renamed(parent, name)
+        self._cache.renamed(new_parent, new_name)
+
+    def _may_be_open(self, parent: int, name: bytes) -> bool:
+        if not len(self.files):
+            return False
+        inode = self._cache.inode_at(parent, name)
+        return inode is None or self.files.find(inode) is not None
+
+    def _removed(self, reply: msg.ReplyBody) -> None:
+        """If we were registered as a writer of a file that lost its last name: that ends when it is closed here."""
+        if not isinstance(reply, msg.Removed) or not reply.held:
+            return
+        self._core.count_writer(1)
+        file = self.files.find(reply.inode)
+        if file is not None:
+            file.holds += 1
+            file.is_removed = True
+        else:
+            self._in_background(self._let_go(reply.inode))
+
+    async def _let_go(self, inode: int) -> None:
+        try:
+            await self._attributes(msg.Close(inode), ROOT)
+        finally:
+            self._core.count_writer(-1)
+
+    async def hold(self, inode: int) -> None:
+        """Others have removed a file that is open here: it is to live on."""
+        async with self.files.using(inode) as file:
+            file.is_removed = True
+            if file.writer is not None or file.holds:
+                return
+            await self._attributes(msg.Hold(inode), ROOT)
+            self._core.count_writer(1)
+            file.holds += 1
+
+    def removed_elsewhere(self, inode: int) -> None:
+        """As :meth:`hold`, in the background, if the file is open here."""
+        if self.files.find(inode) is not None:
+            self._in_background(self.hold(inode))
+
+    # ------------------------------------------------------------------------------------------------------ attributes
+
+    async def getattr(self, inode: int, user: User) -> Answer:
+        """What an inode is now; what was written here is flushed first, so that its times are final."""
+        file = self.files.find(inode)
+        if file is not None and file.is_dirty:
+            async with self.files.using(inode), file.lock:
+                await file.flush()
+        mark = self._cache.mark()
+        return self._answer(await self._attributes(msg.Stat(b"", inode), user), mark)
+
+    async def setattr(self, inode: int, changes: Changes, is_open: bool, user: User) -> Answer:
+        """Changes attributes; ``is_open`` if by an open descriptor. What was written before is flushed, lest it changes the times again."""
+        async with self.files.using(inode) as file, file.lock:
+            await file.flush()
+            mark = self._cache.mark()
+            if changes.size is not None:
+                attributes = await file.truncate(changes.size, user, is_open)
+            rest = msg.SetAttributes(
+                b"",
+                inode,
+                None if changes.mode is None else changes.mode & MODE_BITS,
+                changes.uid,
+                changes.gid,
+                changes.accessed_ns,
+                changes.modified_ns,
+            )
+            if changes.size is None or rest != msg.SetAttributes(b"", inode):
+                attributes = await self._set_attributes(rest, user)
+            file.learn(attributes)
+            return self._answer(attributes, mark)
+
+    async def _set_attributes(self, body: msg.SetAttributes, user: User) -> Attributes:
+        try:
+            return await self._attributes(body, user)
+        except NotPermitted:
+            # "Now" is all that who may write, but does not own the file, may set; FUSE's library tells it as a time.
+            now = time.time_ns()
+            times = [time_ns for time_ns in (body.accessed_ns, body.modified_ns) if time_ns is not None]
+            if not times or any(abs(now - time_ns) > NOW_WITHIN_NS for time_ns in times):
+                raise
+            accessed, modified = (None if time_ns is None else -1 for time_ns in (body.accessed_ns, body.modified_ns))
+            return await self._attributes(
+                msg.SetAttributes(b"", body.base, accessed_ns=accessed, modified_ns=modified), user
+            )
+
+    async def access(self, inode: int, mask: int, user: User) -> None:
+        """PermissionDenied if the user may not do what ``mask`` says, as access(2)."""
+        await self._masters.expect(msg.CheckAccess(b"", inode, mask=mask), msg.Done, user=user)
+
+    async def statfs(self) -> msg.Space:
+        return await self._masters.expect(msg.StatSpace(), msg.Space, user=ROOT)
+
+    # ---------------------------------------------------------------------------------------------- extended attributes
+
+    async def getxattr(self, inode: int, name: bytes, user: User) -> bytes:
+        _check_namespace(name)
+        return (await self._masters.expect(msg.GetXattr(b"", inode, name), msg.Data, user=user)).data
+
+    async def setxattr(self, inode: int, name: bytes, value: bytes, user: User) -> None:
+        _check_namespace(name)
+        await self._masters.expect(msg.SetXattr(b"", inode, name, value), msg.Done, user=user)
+
+    async def listxattr(self, inode: int, user: User) -> tuple[bytes, ...]:
+        return (await self._masters.expect(msg.ListXattrs(b"", inode), msg.Names, user=user)).names
+
+    async def removexattr(self, inode: int, name: bytes, user: User) -> None:
+        _check_namespace(name)
+        await self._masters.expect(msg.RemoveXattr(b"", inode, name), msg.Done, user=user)
+
+    # ----------------------------------------------------------------------------------------------------- directories
+
+    async def opendir(self, inode: int, user: User) -> int:
+        """The number of an open directory."""
+        directory = OpenDirectory(inode, user, self._next_directory)
+        self._next_directory += 1
+        self._directories[directory.number] = directory
+        return directory.number
+
+    def releasedir(self, number: int) -> None:
+        self._directories.pop(number, None)
+
+    async def readdir(self, number: int, place: int, add: Callable[[bytes, Answer, int], bool]) -> None:
+        """Lists from ``place`` on (0 is the beginning), as long as ``add(name, answer, place after it)`` takes more."""
+        directory = self._directories.get(number)
+        if directory is None:
+            raise StaleHandle(f"directory handle {number} is not open")
+        if not place:
+            directory.rewind()
+        while place < DOTS:
+            name = b".." if place else b"."
+            if not add(name, await self._dot(directory, name), place + 1):
+                return
+            place += 1
+        while (listed := await directory.next(self._masters, place, self._cache.mark())) is not None:
+            answer = self._entry(directory.inode, listed.entry.name, listed.entry.attributes, listed.mark)
+            if not add(listed.entry.name, answer, listed.place):
+                return
+            directory.took()
+            place = listed.place
+
+    async def _dot(self, directory: OpenDirectory, name: bytes) -> Answer:
+        return Answer(await self._attributes(msg.Stat(name, directory.inode), ROOT), 0.0)
+
+    # ----------------------------------------------------------------------------------------------------------- files
+
+    async def create(self, parent: int, name: bytes, mode: int, flags: int, user: User) -> tuple[int, Answer]:
+        """Makes a regular file and opens it, or opens the one that is there: the handle's number, and what it is."""
+        await self.files.make_room()
+        mark = self._cache.mark()
+        body = self._create_body(parent, name, mode, bool(flags & os.O_EXCL), is_open=True, flags=flags)
+        attributes = await self._attributes(body, user)
+        async with self.files.using(attributes.inode) as file, file.lock:
+            if flags & os.O_TRUNC:
+                await file.give_up_writing()  # of what was there: the master has cut it off
+            if file.writer is None:
+                file.begin_writing(attributes)
+            else:
+                file.holds += 1  # a program here writes to it already: this is one registration more
+                self._core.count_writer(1)
+            handle = self._handle(file, flags, user)
+        self._cache.pages_are_of(attributes)
+        return handle.number, self._entry(parent, name, attributes, mark)
+
+    def _create_body(
+        self, parent: int, name: bytes, mode: int, exclusive: bool, is_open: bool, flags: int = 0
+    ) -> msg.Create:
+        config = self._core.config
+        return msg.Create(
+            name,
+            parent,
+            mode & MODE_BITS,
+            config.replication,
+            config.chunk_bytes,
+            exclusive,
+            bool(flags & os.O_TRUNC),
+            is_open,
+        )
+
+    async def open(self, inode: int, flags: int, user: User) -> tuple[int, bool]:
+        """Opens a regular file: the handle's number, and whether the kernel's pages of it are still good."""
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if writes:
+            await self.files.make_room()
+        async with self.files.using(inode) as file:
+            if writes or flags & os.O_TRUNC:
+                async with file.lock:
+                    attributes = await file.open_for_writing(user, bool(flags & os.O_TRUNC))
+                    handle = self._handle(file, flags, user)
+            else:
+                if file.is_dirty:
+                    async with file.lock:
+                        await file.flush()
+                attributes = await file.open_for_reading()
+                handle = self._handle(file, flags, user)
+            return handle.number, self._cache.pages_are_good(attributes)
+
+    def _handle(self, file: OpenFile, flags: int, user: User) -> Handle:
+        access = flags & os.O_ACCMODE
+        reads, writes = access != os.O_WRONLY, access != os.O_RDONLY
+        return self.files.add(file, reads, writes, bool(flags & os.O_APPEND), user)
+
+    async def read(self, number: int, offset: int, count: int) -> bytes:
+        return await self.files[number].file.read(offset, count)
+
+    async def write(self, number: int, offset: int, data: bytes) -> int:
+        handle = self.files[number]
+        await handle.file.write(handle, offset, data)
+        return len(data)
+
+    async def flush(self, number: int) -> None:
+        """close(2) of one descriptor: others see what was written, and errors are told."""
+        await self._settle(self.files[number], sync=False)
+
+    async def fsync(self, number: int) -> None:
+        """What was written to the file, through any handle, is on stable storage on every replica."""
+        await self._settle(self.files[number], sync=True)
+
+    async def _settle(self, handle: Handle, sync: bool) -> None:
+        if not handle.writes and not sync:
+            return
+        file = handle.file
+        async with file.lock:
+            file.tell(handle)
+            await file.flush(sync, handle)
+
+    def release(self, number: int) -> None:
+        self.files.release(self.files[number])
+
+    async def close(self) -> None:
+        """Ends all that is open, durably."""
+        await self.files.close()
+        if self._background:
+            await asyncio.wait(self._background)
+
+    # ---------------------------------------------------------------------------------------------------------- common
+
+    async def _attributes(self, body: msg.RequestBody, user: User) -> Attributes:
+        return (await self._masters.expect(body, AttributesReply, user=user)).attributes
+
+    async def _made(self, parent: int, name: bytes, body: msg.RequestBody, user: User) -> Answer:
+        mark = self._cache.mark()
+        return self._entry(parent, name, await self._attributes(body, user), mark)
+
+    def _entry(self, parent: int, name: bytes, attributes: Attributes, mark: int) -> Answer:
+        seconds = self._cache.keeps_entry(parent, name, attributes.inode, mark)
+        return self._answer(attributes, mark)._replace(entry_seconds=seconds)
+
+    def _answer(self, attributes: Attributes, mark: int) -> Answer:
+        """With what was written here; attributes that will change when it is flushed are not kept."""
+        file = self.files.find(attributes.inode)
+        if file is not None and (file.is_dirty or file.writer is not None):
+            return Answer(file.shown(attributes), 0.0)
+        return Answer(attributes, self._cache.keeps_inode(attributes.inode, mark))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(self._quietly(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except GfsError as error:
+            log.warning("%s", error.message)
+
+
+def _check_namespace(name: bytes) -> None:
+    """ACLs would have to be obeyed by the master, and are not: no program is to think that they were."""
+    if name.startswith(b"system."):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
