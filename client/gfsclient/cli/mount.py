@@ -7,16 +7,14 @@ from gfsprotocol.errors import ConfigurationError
 
 
 @click.command("mount")
-@click.argument("source", required=False, metavar="[SOURCE]")
-@click.argument("mountpoint")
+@click.argument("places", nargs=-1, required=True, metavar="[SOURCE] MOUNTPOINT")
 @click.option("-o", "options", multiple=True, metavar="OPTION,...", help="As for mount(8): see docs/mount.md.")
 @click.option("--foreground", is_flag=True, help="Stay, and log to stderr.")
 @click.option("--supervise", is_flag=True, help="Mount again when the mount's process dies.")
 @click.pass_obj
 def command(
     session: Session,
-    source: str | None,
-    mountpoint: str,
+    places: tuple[str, ...],
     options: tuple[str, ...],
     foreground: bool,
     supervise: bool,
@@ -32,10 +30,13 @@ def command(
     from gfsclient.mount.mountpoint import prepare
     from gfsclient.mount.options import parse_options, parse_source
 
+    if len(places) > 2:
+        raise click.UsageError(f"got unexpected extra argument ({places[2]})")
+    *sources, mountpoint = places
     parsed = parse_options(options)
     if supervise:
         parsed = replace(parsed, supervise=True)
-    place = parse_source(source or "")
+    place = parse_source(sources[0] if sources else "")
     path = prepare(mountpoint, parsed.allow_other)
     try:
         from gfsclient.mount.daemon import Plan

@@ -22,6 +22,7 @@ from gfsclient.mount.callers import ROOT, Callers
 from gfsclient.mount.kernel import Notifier
 from gfsclient.mount.operations import Operations
 from gfsclient.mount.options import MountOptions
+from gfsclient.watcher import Watcher
 from gfsprotocol.errors import ConfigurationError
 from gfsprotocol.ids import ROOT_INODE
 from gfsprotocol.messages import AttributesReply, Stat
@@ -67,13 +68,16 @@ async def _serve(plan: Plan, ready: Callable[[], None]) -> None:
         asked = await core.masters.expect(Stat(plan.subtree, ROOT_INODE), AttributesReply, CONNECT_SECONDS)
         inodes = Inodes(asked.attributes.inode)
         notifier = Notifier(inodes.shown)
-        operations = Operations(core, KernelCache(notifier))
+        cache = KernelCache(notifier)
+        operations = Operations(core, cache)
+        watcher = cache.freshness = Watcher(core.masters, operations.invalidate, cache.drop_everything)
         try:
             _mount(plan, Adapter(operations, Callers(), inodes))
             await _answer(plan, stop, ready)
         finally:
             notifier.close()
             await operations.close()
+            await watcher.close()
     log.info("%s is unmounted", plan.mountpoint)
 
 

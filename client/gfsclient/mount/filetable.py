@@ -107,7 +107,7 @@ class FileTable:
                 if not file.handles:
                     await file.release_holds()
             except GfsError as error:
-                log.error("inode %d: what was written last may be lost: %s", file.inode, error.message)
+                log.warning("inode %d: what was written last may be lost: %s", file.inode, error.message)
                 if len(self._lost) >= LOST_MAX:
                     del self._lost[next(iter(self._lost))]
                 self._lost[file.inode] = error

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from gfsclient.core import Core
+from gfsclient.leases import FirstLease
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.ranges import Ranges
@@ -133,9 +134,9 @@ class OpenFile:
             self.forget_reads()
         return attributes
 
-    def begin_writing(self, attributes: Attributes) -> None:
-        """The master has registered us as a writer."""
-        self.writer = FileWriter(self._core, attributes)
+    def begin_writing(self, attributes: Attributes, first: FirstLease | None = None) -> None:
+        """The master has registered us as a writer; ``first`` is the lease that came with a new file."""
+        self.writer = FileWriter(self._core, attributes, first)
         self._core.count_writer(1)
         self._is_privileged = bool(attributes.mode & SETUID_AND_SETGID)
         self.learn(attributes)
@@ -225,7 +226,7 @@ class OpenFile:
         self._is_privileged = False
 
     async def flush(self, sync: bool = False, handle: Handle | None = None) -> None:
-        """All replicas have what was written, and others see it; with ``sync`` it is on stable storage. With the lock."""
+        """All replicas have what was written, and others see it; with ``sync`` it is durable. With the lock."""
         writer = self.writer
         if writer is None or not (sync or self.is_dirty):
             return
@@ -254,10 +255,10 @@ class OpenFile:
         self.learn(attributes)
         return attributes
 
-    # ------------------------------------------------------------------------------------------------------------ errors
+    # ---------------------------------------------------------------------------------------------------------- errors
 
     async def _guarded(self, handle: Handle | None, work: Callable[[], None]) -> None:
-        """Runs what the writer has to wait for. If it fails, each handle tells so once, and the next write begins anew."""
+        """Runs what the writer has to wait for. If it fails, each handle tells so once; the next write begins anew."""
         try:
             await self._core.in_thread(work)
         except GfsError as error:
@@ -287,7 +288,7 @@ class OpenFile:
         if error is not None:
             raise error
 
-    # --------------------------------------------------------------------------------------------------------------- end
+    # ------------------------------------------------------------------------------------------------------------- end
 
     async def end_writing(self) -> None:
         """Makes all durable and ends our registration as a writer. With the lock."""

@@ -1,7 +1,7 @@
 """The file system's operations by inode, as a kernel asks for them, without FUSE: names, attributes, open files.
 
-Each takes the caller as a :data:`~gfsclient.user.User` and raises the errors of :mod:`gfsprotocol.errors`, or an OSError
-for what this file system does not have. What is answered says for how many seconds it may be kept.
+Each takes the caller as a :data:`~gfsclient.user.User` and raises the errors of :mod:`gfsprotocol.errors`, or an
+OSError for what this file system does not have. What is answered says for how many seconds it may be kept.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gfsclient.core import Core
+from gfsclient.leases import FirstLease
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import DOTS, OpenDirectory
@@ -141,7 +142,7 @@ class Operations:
         finally:
             self._core.count_writer(-1)
 
-    async def hold(self, inode: int) -> None:
+    async def _hold(self, inode: int) -> None:
         """Others have removed a file that is open here: it is to live on."""
         async with self.files.using(inode) as file:
             file.is_removed = True
@@ -151,10 +152,12 @@ class Operations:
             self._core.count_writer(1)
             file.holds += 1
 
-    def removed_elsewhere(self, inode: int) -> None:
-        """As :meth:`hold`, in the background, if the file is open here."""
-        if self.files.find(inode) is not None:
-            self._in_background(self.hold(inode))
+    def invalidate(self, notice: msg.Invalidate) -> None:
+        """Others have changed this: the kernel drops it, and files that are open here and were removed are held."""
+        self._cache.invalidate(notice)
+        for inode in notice.removed:
+            if self.files.find(inode) is not None:
+                self._in_background(self._hold(inode))
 
     # ------------------------------------------------------------------------------------------------------ attributes
 
@@ -168,7 +171,10 @@ class Operations:
         return self._answer(await self._attributes(msg.Stat(b"", inode), user), mark)
 
     async def setattr(self, inode: int, changes: Changes, is_open: bool, user: User) -> Answer:
-        """Changes attributes; ``is_open`` if by an open descriptor. What was written before is flushed, lest it changes the times again."""
+        """Changes attributes; ``is_open`` if by an open descriptor.
+
+        What was written before is flushed, lest it changes the times again.
+        """
         async with self.files.using(inode) as file, file.lock:
             await file.flush()
             mark = self._cache.mark()
@@ -267,12 +273,15 @@ class Operations:
         await self.files.make_room()
         mark = self._cache.mark()
         body = self._create_body(parent, name, mode, bool(flags & os.O_EXCL), is_open=True, flags=flags)
-        attributes = await self._attributes(body, user)
+        asked = time.monotonic()
+        reply = await self._masters.expect(body, AttributesReply, user=user)
+        attributes = reply.attributes
+        first = FirstLease(reply.lease, asked) if reply.lease is not None else None
         async with self.files.using(attributes.inode) as file, file.lock:
             if flags & os.O_TRUNC:
                 await file.give_up_writing()  # of what was there: the master has cut it off
             if file.writer is None:
-                file.begin_writing(attributes)
+                file.begin_writing(attributes, first)
             else:
                 file.holds += 1  # a program here writes to it already: this is one registration more
                 self._core.count_writer(1)
@@ -293,6 +302,7 @@ class Operations:
             exclusive,
             bool(flags & os.O_TRUNC),
             is_open,
+            allocate=is_open and not self._core.servers.excluded(),
         )
 
     async def open(self, inode: int, flags: int, user: User) -> tuple[int, bool]:

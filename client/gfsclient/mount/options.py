@@ -7,39 +7,13 @@ from gfsprotocol.errors import InvalidArgument
 
 DEADLINE_SECONDS: Final = 300.0
 SCHEME: Final = "gfs://"
+_FOR_KERNEL: Final = frozenset(("nodev", "dev", "nosuid", "suid", "noexec", "noatime"))
 _IGNORED: Final = frozenset(
-    [
-        "rw",
-        "auto",
-        "noauto",
-        "user",
-        "nouser",
-        "users",
-        "owner",
-        "group",
-        "nofail",
-        "_netdev",
-        "defaults",
-        "dev",
-        "nodev",
-        "suid",
-        "nosuid",
-        "exec",
-        "noexec",
-        "atime",
-        "noatime",
-        "relatime",
-        "norelatime",
-        "strictatime",
-        "nostrictatime",
-        "diratime",
-        "nodiratime",
-        "async",
-        "default_permissions",
-    ]
+    {"rw", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev", "defaults", "exec"}
+    | {"atime", "relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime", "async"}
+    | {"default_permissions"}
 )
-"""What mount(8) and fstab may say: it is for them or for the kernel, or it is always so."""
-_PASSED_ON: Final = frozenset(["nodev", "nosuid", "noexec", "noatime", "suid", "dev"])
+"""What mount(8) and fstab may say, and is for them, or is always so."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +81,10 @@ def _with(options: MountOptions, option: str) -> MountOptions:
         return replace(options, deadline_seconds=_seconds(value))
     if name == "config" and value:
         return replace(options, config_file=value)
+    if option in _FOR_KERNEL:
+        return replace(options, kernel=options.kernel | {option})
     if option in _IGNORED or name.startswith(("x-", "comment")):
-        return replace(options, kernel=options.kernel | {option}) if option in _PASSED_ON else options
+        return options
     raise InvalidArgument(f"the mount option '{option}' is not known (see docs/mount.md)")
 
 

@@ -24,6 +24,8 @@ LINE: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STEADY_SECONDS: Final = 30.0
 """A process that lived so long is started anew at once when it dies."""
 PAUSE_SECONDS_MAX: Final = 10.0
+ANSWER_BYTES: Final = 4096
+"""A pipe takes and gives so much in one piece."""
 _READY: Final = b"ready"
 
 
@@ -46,9 +48,15 @@ def start(plan: Plan, foreground: bool) -> int:
         os._exit(_in_background(plan, writer))
     held.close()
     os.close(writer)
-    with open(reader, "rb") as answers:
-        answer = answers.read()
-    return _heard(plan, answer)
+    return _heard(plan, _answer(reader))
+
+
+def _answer(reader: int) -> bytes:
+    """What is written first to the other end of a pipe; nothing if all who could have ended."""
+    try:
+        return os.read(reader, ANSWER_BYTES)
+    finally:
+        os.close(reader)
 
 
 def _heard(plan: Plan, answer: bytes) -> int:
@@ -84,7 +92,7 @@ def _in_background(plan: Plan, writer: int) -> int:
         _run(plan, lambda: tell(_READY))
     except GfsError as error:
         log.error("%s", error.message)  # noqa: TRY400
-        tell(b"%d %s" % (error.code, error.message.encode()))
+        tell(b"%d %s" % (error.code, error.message.encode()[: ANSWER_BYTES - 16]))
         return error.exit_code
     except BaseException:
         log.exception("the mount ends")
@@ -133,8 +141,7 @@ class Supervisor:
             os.close(reader)
             os._exit(self._be_child(writer))
         os.close(writer)
-        with open(reader, "rb") as answers:
-            answer = answers.read()
+        answer = _answer(reader)
         if answer == _READY and not self._was_ready:
             self._was_ready = True
             self._ready()
@@ -155,7 +162,7 @@ class Supervisor:
         except GfsError as error:
             log.error("%s", error.message)  # noqa: TRY400
             if not self._was_ready:
-                os.write(writer, b"%d %s" % (error.code, error.message.encode()))
+                os.write(writer, b"%d %s" % (error.code, error.message.encode()[: ANSWER_BYTES - 16]))
             return error.exit_code
         except BaseException:
             log.exception("the mount's process ends")
