@@ -46,7 +46,7 @@ class Mount:
             return
         with self._log.open("ab") as log:
             self._process = self.cluster.popen(
-                "mount", str(self.path), *self._options, "--foreground",
+                "mount", "gfs:///", str(self.path), *self._options, "--foreground",
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         wait_until(f"mounted\n{self.log()}", self._answers, READY_SECONDS)
