@@ -40,6 +40,8 @@ class FileWriter:
         self.chunk_bytes = attributes.chunk_bytes
         self.end = attributes.size
         """The file's size as far as this writer knows, with all that was written and not flushed."""
+        self.recorded: Attributes | None = None
+        """What the master said when it was told of lengths last."""
         self._core = core
         self._first = first
         self._changed = threading.Condition()
@@ -311,8 +313,7 @@ class FileWriter:
             wait([recording])  # what it could not tell is told again
         chunks = self._recordable()
         if chunks:
-            self._core.call(RecordLength(self.inode, chunks), AttributesReply, deadline_seconds)
-            self._told(chunks)
+            self._told(chunks, self._core.call(RecordLength(self.inode, chunks), AttributesReply, deadline_seconds))
 
     def _record_soon(self) -> None:
         """Tells the master of completed chunks without waiting; one such message at a time."""
@@ -323,10 +324,11 @@ class FileWriter:
             if not any(self._streams[told.index].is_idle for told in chunks):
                 return
         self._recording = self._core.submit(RecordLength(self.inode, chunks), AttributesReply)
-        self._recording.add_done_callback(lambda done: self._told(chunks) if _succeeded(done) else None)
+        self._recording.add_done_callback(lambda done: self._told(chunks, done.result()) if _succeeded(done) else None)
 
-    def _told(self, chunks: tuple[ChunkLength, ...]) -> None:
+    def _told(self, chunks: tuple[ChunkLength, ...], reply: AttributesReply) -> None:
         with self._changed:
+            self.recorded = reply.attributes
             for told in chunks:
                 stream = self._streams.get(told.index)
                 if stream is not None:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 BLOCK_BYTES: Final = 512
 BEST_IO_BYTES: Final = 128 * 1024
+FRAGMENT_BYTES: Final = 4096
 FREE_INODES: Final = 2**31
 """The namespace has no fixed number of them."""
 RENAME_FLAGS: Final = pyfuse3.RENAME_NOREPLACE | pyfuse3.RENAME_EXCHANGE
@@ -162,9 +163,9 @@ class Adapter(pyfuse3.Operations):
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:  # noqa: ARG002
         space = await _told(self._operations.statfs())
         result = pyfuse3.StatvfsData()
-        result.f_bsize = result.f_frsize = BEST_IO_BYTES
-        result.f_blocks = space.total_bytes // BEST_IO_BYTES
-        result.f_bfree = result.f_bavail = space.free_bytes // BEST_IO_BYTES
+        result.f_bsize = result.f_frsize = FRAGMENT_BYTES
+        result.f_blocks = space.total_bytes // FRAGMENT_BYTES
+        result.f_bfree = result.f_bavail = space.free_bytes // FRAGMENT_BYTES
         result.f_files = space.inodes + FREE_INODES
         result.f_ffree = result.f_favail = FREE_INODES
         result.f_namemax = NAME_BYTES_MAX
@@ -194,7 +195,7 @@ class Adapter(pyfuse3.Operations):
         await _told(self._operations.readdir(fh, start_id, add))
 
     async def releasedir(self, fh: FileHandleT) -> None:
-        self._operations.releasedir(fh)
+        await _told(self._operations.releasedir(fh))
 
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
         """A change of names is on disk when it is answered."""
@@ -225,7 +226,7 @@ class Adapter(pyfuse3.Operations):
         await _told(self._operations.fsync(fh))
 
     async def release(self, fh: FileHandleT) -> None:
-        self._operations.release(fh)
+        await _told(self._operations.release(fh))
 
     # ---------------------------------------------------------------------------------------------------------- common
 

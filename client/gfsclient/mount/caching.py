@@ -121,6 +121,11 @@ class KernelCache:
         if len(self._pages) > INODES_MAX:
             self._pages.popitem(last=False)
 
+    def pages_stay(self, attributes: Attributes, mark: int) -> None:
+        """We have changed the attributes, which does not make the pages worse than they were."""
+        if attributes.inode in self._pages and self.is_fresh(attributes.inode, mark):
+            self.pages_are_of(attributes)
+
     def drop_pages(self, inode: int) -> None:
         """The pages in the kernel are not what the file holds."""
         self._pages.pop(inode, None)

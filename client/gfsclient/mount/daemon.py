@@ -34,6 +34,8 @@ CONNECT_SECONDS: Final = 60.0
 READ_AHEAD_KIB: Final = 1024
 BACKGROUND_REQUESTS: Final = 64
 TASKS_MAX: Final = 256
+THREADS_MIN: Final = 64
+"""Files that wait for chunk servers keep one each; other files are to go on meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ async def _serve(plan: Plan, ready: Callable[[], None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _connected(config: ClientConfig) -> AsyncIterator[Core]:
+    config = config.model_copy(update={"threads": max(config.threads, THREADS_MIN)})
     masters = Masters(config.masters, config.key_bytes, ROOT, config.deadline_seconds)
     try:
         await masters.connect(min(CONNECT_SECONDS, config.deadline_seconds))

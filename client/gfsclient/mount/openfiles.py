@@ -38,6 +38,8 @@ from gfsprotocol.messages import (
 
 log = logging.getLogger(__name__)
 
+NEVER: Final = -1
+"""As a mark: before every notice."""
 SETUID_AND_SETGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
@@ -75,8 +77,10 @@ class OpenFile:
         self._readers = readers
         self._unflushed = Ranges()
         self._reads: FileReads | None = None
-        self._located_at = 0
-        self._measured_at = 0
+        self.has_no_capability_at = NEVER
+        """When the master said last that the file has no capabilities (capabilities(7))."""
+        self._located_at = NEVER
+        self._measured_at = NEVER
         """When the size was asked for last."""
         self._is_privileged = True
         """Whether setuid or setgid bits may have to be dropped at a write."""
@@ -119,6 +123,7 @@ class OpenFile:
 
     async def open_for_writing(self, user: User, truncates: bool) -> Attributes:
         """Makes us a writer of the file. With the lock."""
+        mark = self._cache.mark()
         if self.writer is None:
             body = OpenForWrite(b"", self.inode, truncate=truncates)
             attributes = (await self._core.masters.expect(body, AttributesReply, user=user)).attributes
@@ -127,8 +132,8 @@ class OpenFile:
             attributes = await self._core.in_thread(self.writer.truncate, 0)
             self.flushed()
         else:
-            attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=user)).attributes
-            self.writer.end = max(self.writer.end, attributes.size)
+            return (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=user)).attributes
+        self._measured_at = mark
         self.learn(attributes)
         if truncates:
             self.forget_reads()
@@ -196,24 +201,31 @@ class OpenFile:
                 assert writer is not None
             if self._is_privileged and handle.user[0]:
                 await self._drop_privileges()
-            if handle.appends:
-                offset = await self._append_at(writer, offset)
+            if not self._cache.is_fresh(self.inode, self._measured_at):
+                writer = await self._measure(writer, handle.appends)
+            if handle.appends and offset != writer.end:
+                offset = writer.end  # the kernel knows only of appends made here
+                self._cache.drop_pages(self.inode)
             self._unflushed.add(offset, offset + len(data))
             if writer.fits(offset, len(data)):
                 writer.write(offset, data)
             else:
                 await self._guarded(handle, lambda: writer.write(offset, data))
 
-    async def _append_at(self, writer: FileWriter, offset: int) -> int:
-        """Where the file ends now: the kernel knows only of appends made here."""
-        if not self._cache.is_fresh(self.inode, self._measured_at):
-            mark = self._cache.mark()
-            attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
-            self._measured_at = mark
-            writer.end = max(writer.end, attributes.size)
-        if offset != writer.end:
-            self._cache.drop_pages(self.inode)
-        return writer.end
+    async def _measure(self, writer: FileWriter, is_wanted: bool) -> FileWriter:
+        """Others may have changed the file: how long it is now. The writer to go on with, a new one if it was cut."""
+        if not is_wanted and not self._cache.freshness.is_current:
+            return writer
+        mark = self._cache.mark()
+        attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
+        if attributes.size < writer.end and not self.is_dirty:
+            await self.end_writing()  # it knows chunks that are no longer the file's
+            await self.open_for_writing(ROOT, truncates=False)
+            assert self.writer is not None
+            writer = self.writer
+        writer.end = max(writer.end, attributes.size)
+        self._measured_at = mark
+        return writer
 
     async def _drop_privileges(self) -> None:
         """A write by another than root takes the setuid and setgid bits away; the kernel leaves that to us."""
@@ -234,9 +246,14 @@ class OpenFile:
         self.flushed()
 
     def flushed(self) -> None:
-        if self.is_dirty:
-            self._unflushed.clear()
-            self.forget_reads()
+        """What was written has reached the master, and what the kernel has of the file is as it is there."""
+        if not self.is_dirty:
+            return
+        self._unflushed.clear()
+        self.forget_reads()
+        recorded = self.writer.recorded if self.writer is not None else None
+        if recorded is not None and self._cache.is_fresh(self.inode, self._measured_at):
+            self._cache.pages_are_of(recorded)
 
     async def truncate(self, size: int, user: User, is_open: bool) -> Attributes:
         """Cuts the file or extends it with zeros. With the lock."""

@@ -20,15 +20,16 @@ from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import DOTS, OpenDirectory
 from gfsclient.mount.filetable import FileTable
-from gfsclient.mount.openfiles import Handle, OpenFile
+from gfsclient.mount.openfiles import NEVER, Handle, OpenFile
 from gfsclient.user import User
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import GfsError, NotFound, NotPermitted, StaleHandle
+from gfsprotocol.errors import GfsError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle
 from gfsprotocol.messages import Attributes, AttributesReply
 
 log = logging.getLogger(__name__)
 
 MODE_BITS: Final = 0o7777
+CAPABILITY: Final = b"security.capability"
 NOW_WITHIN_NS: Final = 10_000_000
 
 
@@ -192,6 +193,7 @@ class Operations:
             if changes.size is None or rest != msg.SetAttributes(b"", inode):
                 attributes = await self._set_attributes(rest, user)
             file.learn(attributes)
+            self._cache.pages_stay(attributes, mark)
             return self._answer(attributes, mark)
 
     async def _set_attributes(self, body: msg.SetAttributes, user: User) -> Attributes:
@@ -218,12 +220,29 @@ class Operations:
     # ---------------------------------------------------------------------------------------------- extended attributes
 
     async def getxattr(self, inode: int, name: bytes, user: User) -> bytes:
+        """An extended attribute. The kernel asks for capabilities at each write: that a file has none is kept."""
         _check_namespace(name)
+        file = self.files.find(inode) if name == CAPABILITY else None
+        if file is not None:
+            return await self._capability(file)
         return (await self._masters.expect(msg.GetXattr(b"", inode, name), msg.Data, user=user)).data
+
+    async def _capability(self, file: OpenFile) -> bytes:
+        if self._cache.is_fresh(file.inode, file.has_no_capability_at):
+            raise NoSuchAttribute("the file has no capabilities")
+        mark = self._cache.mark()
+        try:
+            return (await self._masters.expect(msg.GetXattr(b"", file.inode, CAPABILITY), msg.Data, user=ROOT)).data
+        except NoSuchAttribute:
+            file.has_no_capability_at = mark
+            raise
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, user: User) -> None:
         _check_namespace(name)
         await self._masters.expect(msg.SetXattr(b"", inode, name, value), msg.Done, user=user)
+        file = self.files.find(inode)
+        if file is not None:
+            file.has_no_capability_at = NEVER
 
     async def listxattr(self, inode: int, user: User) -> tuple[bytes, ...]:
         return (await self._masters.expect(msg.ListXattrs(b"", inode), msg.Names, user=user)).names
@@ -241,7 +260,7 @@ class Operations:
         self._directories[directory.number] = directory
         return directory.number
 
-    def releasedir(self, number: int) -> None:
+    async def releasedir(self, number: int) -> None:
         self._directories.pop(number, None)
 
     async def readdir(self, number: int, place: int, add: Callable[[bytes, Answer, int], bool]) -> None:
@@ -282,6 +301,8 @@ class Operations:
                 await file.give_up_writing()  # of what was there: the master has cut it off
             if file.writer is None:
                 file.begin_writing(attributes, first)
+                if not attributes.size:
+                    file.has_no_capability_at = mark
             else:
                 file.holds += 1  # a program here writes to it already: this is one registration more
                 self._core.count_writer(1)
@@ -352,7 +373,8 @@ class Operations:
             file.tell(handle)
             await file.flush(sync, handle)
 
-    def release(self, number: int) -> None:
+    async def release(self, number: int) -> None:
+        """The last descriptor of a handle is closed; what is left to do for the file is done behind us."""
         self.files.release(self.files[number])
 
     async def close(self) -> None:
