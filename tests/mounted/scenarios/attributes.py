@@ -153,7 +153,7 @@ def writing_drops_privileges(place: Path) -> Seen:
     place.chmod(0o777)
     changes: list[Callable[[Path], None]] = [_by_write, _by_truncate]
     for number, change in enumerate(changes):
-        for mode in (0o6777, 0o6767, 0o4777, 0o2777):
+        for mode in (0o6777, 0o6773, 0o4777, 0o2777):
             for uid in (ALICE, 0):
                 file = place / f"{number}-{mode:o}-{uid}"
                 write(file)

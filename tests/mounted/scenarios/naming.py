@@ -174,8 +174,9 @@ def directories(place: Path) -> Seen:
     os.mkdir(place / "left")
     descriptor = os.open(place / "left", os.O_RDONLY)
     os.rmdir(place / "left")
-    seen.do(os.listdir, descriptor)
-    seen.do(os.open, "x", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=descriptor)
+    # Network file systems have forgotten a directory that is removed; local ones know it as long as it is open.
+    assert attempt(os.listdir, descriptor) in ([], "ENOENT", "ESTALE")
+    assert attempt(os.open, "x", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=descriptor) in ("ENOENT", "ESTALE")
     os.close(descriptor)
     seen.append(tree(place))
     return seen
@@ -223,29 +224,28 @@ def long_paths(place: Path) -> Seen:
 
 
 def reading_a_directory_that_changes(place: Path) -> Seen:
-    """Each name that is there from the beginning to the end is read exactly once."""
-    for number in range(3_000):
-        os.mknod(place / f"stays-{number:04d}")
-        if number % 3 == 0:
-            os.mknod(place / f"goes-{number:04d}")
-    found = []
+    """Each name that is there from the beginning to the end is read exactly once; others may be read or not."""
+    stays = {f"stays-{number:04d}" for number in range(600)}
+    goes = [f"goes-{number:04d}" for number in range(200)]
+    for name in (*stays, *goes):
+        os.mknod(place / name)
+    found, comes = [], set()
     with os.scandir(place) as entries:
         for number, entry in enumerate(entries):
             found.append(entry.name)
-            if number % 5 == 0 and number < 4_000:
-                (place / f"goes-{number // 5 * 3:04d}").unlink(missing_ok=True)
+            if number % 5 == 0 and goes:
+                os.unlink(place / goes.pop())
+                comes.add(f"comes-{number:04d}")
                 os.mknod(place / f"comes-{number:04d}")
-    stayed = sorted(name for name in found if name.startswith("stays"))
     assert len(set(found)) == len(found), "a name was read twice"
-    seen = Seen()
-    seen.append(stayed == [f"stays-{number:04d}" for number in range(3_000)])
-    seen.append(sorted(os.listdir(place)))
-    return seen
+    assert set(found) >= stays, "a name was not read"
+    assert set(os.listdir(place)) == stays | set(goes) | comes
+    return Seen()
 
 
 def removing_what_is_read(place: Path) -> Seen:
-    """``rm -r`` of a large directory, as programs do it: they remove what they read before they read on."""
-    for number in range(2_000):
+    """``rm -r`` of a directory, as programs do it: they remove what they read before they read on."""
+    for number in range(800):
         os.mknod(place / f"{number}")
     descriptor = os.open(place, os.O_RDONLY)
     with os.scandir(descriptor) as entries:

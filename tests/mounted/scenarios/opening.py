@@ -154,7 +154,7 @@ def anonymous_files(place: Path) -> Seen:
     if isinstance(result, int):
         os.close(result)
     else:
-        assert result == "EOPNOTSUPP", result
+        assert result == "ENOTSUP", result
     seen.append(sorted(os.listdir(place)))
     return seen
 
