@@ -17,7 +17,7 @@ from tests.mounted.scenarios import RENAME_EXCHANGE, RENAME_NOREPLACE, attempt, 
 from tests.mounted.worker import user
 
 DIRECTORIES = ("", "d1", "d1/d2", "d3", "d3/d1")
-NAMES = ("a", "b", "c", "d1", "d2", "d3")
+NAMES = ("a", "b", "c", "a", "b", "c", "a", "b", "c", "d1", "d2", "d3")
 USERS = (0, 0, 0, 0, 12345, 12346)
 HANDLES = 5
 COMPARED_EVERY = 150
@@ -219,6 +219,9 @@ class Chance:
         directory = self._random.choice(DIRECTORIES)
         return f"{directory}/{self._random.choice(NAMES)}".lstrip("/")
 
+    def _new_directory(self) -> str:
+        return self._path() if self._random.random() < 0.2 else self._random.choice(DIRECTORIES[1:])
+
     def _directory(self) -> str:
         return self._random.choice(DIRECTORIES)
 
@@ -232,8 +235,8 @@ class Chance:
         return self._random.choice((0o644, 0o600, 0o666, 0o755, 0o777, 0o400, 0o2770, 0o4755, 0o1777))
 
     def _kind(self) -> int:
-        """No pipe: its content belongs to one kernel's inode, not to the file system, and opening it waits."""
-        return self._random.choice((stat.S_IFCHR, stat.S_IFSOCK, stat.S_IFREG)) | 0o644
+        """No pipe and no device: what is read from them is not the file system's, and a mount is "nodev"."""
+        return self._random.choice((stat.S_IFSOCK, stat.S_IFREG)) | 0o644
 
     def _uid(self) -> int:
         return self._random.choice((-1, *USERS))
@@ -270,7 +273,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "append": ("path", "data"),
     "read": ("path",),
     "truncate": ("path", "offset"),
-    "mkdir": ("path", "mode"),
+    "mkdir": ("new_directory", "mode"),
     "rmdir": ("path",),
     "unlink": ("path",),
     "rename": ("path", "path", "flags_of_rename"),
@@ -293,7 +296,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "sync_open": ("handle",),
     "stat_open": ("handle",),
 }
-WEIGHTS = {name: {"write": 3, "rename": 3, "mkdir": 2, "open": 3, "read_open": 3, "write_open": 4}.get(name, 1)
+WEIGHTS = {name: {"write": 3, "rename": 3, "mkdir": 3, "open": 3, "read_open": 3, "write_open": 4}.get(name, 1)
            for name in ARGUMENTS}  # fmt: skip
 
 
