@@ -77,7 +77,7 @@ def _threads() -> set[str]:
     return {f"thread {thread.name}" for thread in threading.enumerate() if thread.is_alive() and not thread.daemon}
 
 
-_for_all_tests: set[int] = set()
+for_all_tests: set[int] = set()
 """Children of this process that outlive a test, with their own children."""
 
 
@@ -88,7 +88,7 @@ def _processes() -> set[str]:
         child = children.pop()
         try:
             command = " ".join(child.cmdline()[:6])
-            if child.pid in _for_all_tests:
+            if child.pid in for_all_tests:
                 continue
             children += child.children()
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -159,7 +159,7 @@ def postgresql() -> Iterator[postgresql_server.Server]:
     server = postgresql_server.Server(postgresql_programs())
     try:
         server.create()
-        _for_all_tests.add(server.start())
+        for_all_tests.add(server.start())
         yield server
     finally:
         server.remove()
