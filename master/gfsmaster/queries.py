@@ -78,10 +78,10 @@ class Queries:
 
     def _get_xattr(self, body: msg.GetXattr, user: User) -> msg.ReplyBody:
         slot = self._namespace.find(user, body.base, body.path, body.follow)
-        if body.name.startswith(b"user."):
+        value = None if _is_hidden(body.name, user) else self._inodes.xattrs.get(slot, {}).get(body.name)
+        if body.name.startswith(b"user.") and stat.S_IFMT(self._inodes.mode[slot]) in (stat.S_IFREG, stat.S_IFDIR):
             self._namespace.require(slot, user, READ, body.path)
-        value = self._inodes.xattrs.get(slot, {}).get(body.name)
-        if value is None or _is_hidden(body.name, user):
+        if value is None:
             raise NoSuchAttribute(f"{shown(body.path)}: no attribute {shown(body.name)}")
         return msg.Data(value)
 
