@@ -247,8 +247,12 @@ class FileWriter:
         with self._changed:
             self._check()
             idle = all(stream.is_idle for stream in self._streams.values())
-        if idle and self._packet is not None and self._packet.length:
+            unsynced = [stream for stream in self._streams.values() if stream.needs_sync]
+        has_packet = self._packet is not None and self._packet.length > 0
+        if idle and has_packet:
             self._settle_one(sync)
+        elif idle and sync and len(unsynced) == 1:
+            self._sync_one(unsynced[0])
         else:
             self._seal(sync, final)
         self._settle_streams(sync, final)
@@ -273,6 +277,14 @@ class FileWriter:
             stream = self._stream(self._packet_index)
             self._packet = None
             stream.put(packet)
+        stream.run_here()
+        with self._changed:
+            self._check()
+
+    def _sync_one(self, stream: ChunkStream) -> None:
+        """The one chunk of a small file that was flushed before: synced in this thread."""
+        with self._changed:
+            stream.put(Packet(0, None, bulk.SYNC))
         stream.run_here()
         with self._changed:
             self._check()
