@@ -185,9 +185,9 @@ class ChunkLease:
         if lease is None:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant
-        # One that nobody opened a session on was never made by its servers: it is exchanged when its lease is over.
-        is_over = time.monotonic() >= self._ends
-        if self.is_unused and (self._forgiving or is_over or (self._broken and self._failed)):
+        # Forgiving: there were too few replicas. Those of a new chunk may never have been made: its servers refuse the
+        # grant of a leader that was replaced before they heard of it.
+        if self.is_unused and (self._forgiving or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
         return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if self._forgiving else self._failed)
 
