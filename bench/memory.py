@@ -58,7 +58,7 @@ def _fill(state: State, fleet: Fleet) -> None:
             op.MakeFile(directory, b"part-%08d.parquet" % number, inode, 0o644, 1000, 1000, 3, 1 << 26, CLIENT),
             op.AddChunk(inode, 0, chunk),
             op.RecordLengths(inode, (msg.ChunkLength(0, chunk, 5_000_000, 1),), 5_000_000, 3 + number),
-            op.CloseWriter(inode, CLIENT),
+            op.CloseWriter(inode, CLIENT, frees_unused=True),
         )
         state.apply(op.Record(2 + number, operations, CLIENT, number + 1, max(1, number - 100)))
         fleet.set_members(state.chunks.slot_of(chunk), replica_sets[number % len(replica_sets)])

@@ -17,7 +17,7 @@ from collections import deque
 from typing import Final
 
 from gfsclient.core import Core
-from gfsclient.leases import MASTER_SECONDS, ChunkLease
+from gfsclient.leases import MASTER_SECONDS, ChunkLease, FirstLease
 from gfsclient.links import backoff_seconds
 from gfsclient.session import Packet, WriteSession
 from gfsprotocol import bulk
@@ -43,7 +43,10 @@ WINDOW_PACKETS: Final = 8
 class ChunkStream:
     """The queue of one chunk's mutations and the thread that empties it."""
 
-    def __init__(self, core: Core, inode: int, index: int, changed: threading.Condition) -> None:
+    def __init__(
+        self, core: Core, inode: int, index: int, changed: threading.Condition, first: FirstLease | None = None
+    ) -> None:
+        """``first`` is a lease on the chunk that came with the file."""
         self.index = index
         self.error: GfsError | None = None
         self.is_running = False
@@ -55,7 +58,7 @@ class ChunkStream:
         """Buffers of acknowledged packets, for the writer to take back."""
         self._core = core
         self._inode = inode
-        self._lease = ChunkLease(core, inode, index)
+        self._lease = ChunkLease(core, inode, index, first=first)
         self._changed = changed
         self._queue: deque[Packet] = deque()
         self._unacknowledged: deque[Packet] = deque()

@@ -5,7 +5,9 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -18,6 +20,7 @@ from gfsclient.config import ClientConfig, load_config
 from gfsclient.core import Core
 from gfsclient.files import File
 from gfsclient.handle import FileHandle, OpenMode, ReadableBuffer
+from gfsclient.leases import FirstLease
 from gfsclient.locations import ChunkMap
 from gfsclient.masters import Masters
 from gfsclient.namespace import Namespace
@@ -44,6 +47,14 @@ APPEND_CHECK_SECONDS: Final = 5.0
 STOP_SECONDS: Final = 5.0
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A file that was opened for writing, with the lease on its first chunk if it came with it."""
+
+    attributes: Attributes
+    first: FirstLease | None
 
 
 class FileSystem(Namespace):
@@ -140,15 +151,24 @@ class FileSystem(Namespace):
         )
 
     async def open_handle(
-        self, path: bytes, mode: str, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o666
+        self,
+        path: bytes,
+        mode: str,
+        replication: int = 0,
+        chunk_bytes: int = 0,
+        permissions: int = 0o666,
+        allocate: bool = False,
     ) -> FileHandle:
-        """What :meth:`open` opens, for code that runs in threads of its own (the sync API)."""
+        """What :meth:`open` opens, for code that runs in threads of its own (the sync API).
+
+        ``allocate`` has a new file come with its first chunk, which saves a question before the first write.
+        """
         flags = OpenMode.parse(mode)
         if not flags.writes:
             located = await self._masters.expect(Locate(path, ROOT_INODE), Locations)
             return FileHandle(self._core, path, flags, located.attributes, located)
         if not flags.creates:
-            attributes = await self._register(OpenForWrite(path))
+            opened = await self._register(OpenForWrite(path))
         else:
             config = self._core.config
             body = Create(
@@ -158,28 +178,35 @@ class FileSystem(Namespace):
                 chunk_bytes=chunk_bytes or config.chunk_bytes,
                 exclusive=flags.is_exclusive,
                 truncate=flags.truncates,
+                allocate=allocate and self._trusts_all_servers(),
             )
-            attributes = await self._register(body)
-        return FileHandle(self._core, path, flags, attributes)
+            opened = await self._register(body)
+        return FileHandle(self._core, path, flags, opened.attributes, first=opened.first)
 
-    async def _register(self, body: Create | OpenForWrite, made: bytes = b"") -> Attributes:
+    def _trusts_all_servers(self) -> bool:
+        """Else a chunk is asked for by itself, without the servers that failed a moment ago."""
+        return not self._core.servers.excluded()
+
+    async def _register(self, body: Create | OpenForWrite, made: bytes = b"") -> "_Opened":
         """Makes us a writer. If we are cancelled meanwhile, that is undone first, or the file would stay open for ever.
 
         ``made`` is the path of a file that is not to stay either.
         """
-        asking = asyncio.ensure_future(self._attributes(body))
+        asked = time.monotonic()
+        asking = asyncio.ensure_future(self._masters.expect(body, AttributesReply))
         try:
-            return await asyncio.shield(asking)
+            reply = await asyncio.shield(asking)
+            return _Opened(reply.attributes, FirstLease(reply.lease, asked) if reply.lease is not None else None)
         except asyncio.CancelledError:
             await asyncio.shield(self._unregister(asking, made))
             raise
 
-    async def _unregister(self, asking: "asyncio.Future[Attributes]", made: bytes) -> None:
+    async def _unregister(self, asking: "asyncio.Future[AttributesReply]", made: bytes) -> None:
         await asyncio.wait([asking], timeout=STOP_SECONDS)
         if not asking.done() or asking.exception() is not None:
             asking.cancel()
             return
-        inode = asking.result().inode
+        inode = asking.result().attributes.inode
         try:
             await self._masters.expect(Close(inode), AttributesReply, STOP_SECONDS)
             if made and (await self.stat(made, follow=False)).inode == inode:
@@ -194,7 +221,7 @@ class FileSystem(Namespace):
 
     async def write_bytes(self, path: PathLike, data: ReadableBuffer, *, permissions: int = 0o666) -> None:
         """Makes ``data`` the whole content of a file, durably."""
-        handle = await self.open_handle(paths.to_bytes(path), "w", permissions=permissions)
+        handle = await self.open_handle(paths.to_bytes(path), "w", permissions=permissions, allocate=bool(data))
         await self._core.in_thread(_write_and_close, handle, data)
 
     async def append_record(self, path: PathLike, data: bytes, *, sync: bool = False) -> int:
@@ -321,7 +348,7 @@ class FileSystem(Namespace):
     ) -> int:
         """A new file is listed as open meanwhile; one that replaces another has no name until it is complete."""
         present = await self._present(remote) if overwrite else None
-        handle = await self._open_for_put(remote, present, replication, chunk_bytes, permissions)
+        handle = await self._open_for_put(remote, present, replication, chunk_bytes, permissions, total == 0)
         stop = Stop()
 
         def give_up() -> None:
@@ -352,7 +379,13 @@ class FileSystem(Namespace):
         return present
 
     async def _open_for_put(
-        self, remote: bytes, present: Attributes | None, replication: int, chunk_bytes: int, permissions: int
+        self,
+        remote: bytes,
+        present: Attributes | None,
+        replication: int,
+        chunk_bytes: int,
+        permissions: int,
+        is_empty: bool,
     ) -> FileHandle:
         """A new file; one that replaces another gets its name by Publish, and has the permissions of the other."""
         if present is not None:
@@ -364,9 +397,10 @@ class FileSystem(Namespace):
             chunk_bytes=chunk_bytes or self._core.config.chunk_bytes,
             exclusive=present is None,
             anonymous=present is not None,
+            allocate=not is_empty and self._trusts_all_servers(),
         )
-        attributes = await self._register(body, made=remote if present is None else b"")
-        return FileHandle(self._core, remote, OpenMode.parse("w"), attributes)
+        opened = await self._register(body, made=remote if present is None else b"")
+        return FileHandle(self._core, remote, OpenMode.parse("w"), opened.attributes, first=opened.first)
 
     async def _discard(self, handle: FileHandle, is_named: bool, error: BaseException) -> None:
         """After a failed upload nothing of it stays behind, if a master can be told so."""

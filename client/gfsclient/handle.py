@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gfsclient.core import Core
+from gfsclient.leases import FirstLease
 from gfsclient.locations import ChunkMap
 from gfsclient.reader import FileReader
 from gfsclient.writer import FileWriter
@@ -55,9 +56,18 @@ class FileHandle:
     """
 
     def __init__(
-        self, core: Core, path: bytes, mode: OpenMode, attributes: Attributes, located: Locations | None = None
+        self,
+        core: Core,
+        path: bytes,
+        mode: OpenMode,
+        attributes: Attributes,
+        located: Locations | None = None,
+        first: FirstLease | None = None,
     ) -> None:
-        """``located`` is the answer to Locate if there has been one; for writing, the caller is registered already."""
+        """``located`` is the answer to Locate if there has been one; for writing, the caller is registered already.
+
+        ``first`` is a lease on the first chunk that came with the file.
+        """
         self.path = path
         self.mode = mode
         self.inode = attributes.inode
@@ -67,7 +77,7 @@ class FileHandle:
         self._position = 0
         self._reader = FileReader(core, ChunkMap(core, located)) if located is not None else None
         self._reader_is_stale = False
-        self._writer = FileWriter(core, attributes) if mode.writes else None
+        self._writer = FileWriter(core, attributes, first) if mode.writes else None
         if self._writer is not None:
             core.count_writer(1)
 

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final
 
 from gfsclient.core import Core
@@ -32,11 +33,24 @@ SAME_LEASE_MAX: Final = 2
 """After so many failures under one lease that name no culprit, the primary is taken for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class FirstLease:
+    """The lease on a file's first chunk that came with the file, and when that was asked for, in monotonic seconds."""
+
+    lease: Lease
+    asked: float
+
+
 class ChunkLease:
     """The lease on one chunk of a file, and how to get the next one after a failure. One thread's at a time."""
 
-    def __init__(self, core: Core, inode: int, index: int, may_replace: bool = True) -> None:
-        """``may_replace``: a new chunk whose servers fail may be exchanged, because no one else writes to it."""
+    def __init__(
+        self, core: Core, inode: int, index: int, may_replace: bool = True, first: FirstLease | None = None
+    ) -> None:
+        """``may_replace``: a new chunk whose servers fail may be exchanged, because no one else writes to it.
+
+        ``first`` is a lease that came with the file.
+        """
         self.current: Lease | None = None
         self.is_unused = False
         """Whether the chunk is new and no session on it was ever opened: then it can be exchanged for another."""
@@ -52,6 +66,8 @@ class ChunkLease:
         self._failures = 0
         self._renewal: Future[Lease] | None = None
         self._renewal_asked = 0.0
+        if first is not None:
+            self._take(first.lease, first.asked)
 
     @property
     def is_over(self) -> bool:
@@ -158,8 +174,9 @@ class ChunkLease:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant
         # Forgiving: there were too few replicas. Those of a new chunk may never have been made: its servers refuse the
-        # grant of a leader that was replaced before they heard of it.
-        if self.is_unused and (self._forgiving or (self._broken and self._failed)):
+        # grant of a leader that was replaced before they heard of it. Nor were they made if its lease is simply over.
+        is_over = time.monotonic() >= self._ends
+        if self.is_unused and (self._forgiving or is_over or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
         if self._forgiving and grant.base_version == 0 and not lease.length:
             # The same for a chunk that is not ours alone: the master knows whether any server has made it.

@@ -13,6 +13,7 @@ from typing import Final
 
 from gfsclient.chunkstream import ChunkStream
 from gfsclient.core import Core
+from gfsclient.leases import FirstLease
 from gfsclient.session import Packet, new_buffer
 from gfsprotocol import bulk
 from gfsprotocol.errors import DeadlineExceeded, FileTooLarge, GfsError, StaleHandle
@@ -33,12 +34,14 @@ class FileWriter:
     :class:`~gfsclient.handle.FileHandle` sees to. Each may raise the error that ended an earlier, unfinished write.
     """
 
-    def __init__(self, core: Core, attributes: Attributes) -> None:
+    def __init__(self, core: Core, attributes: Attributes, first: FirstLease | None = None) -> None:
+        """``first`` is a lease on the first chunk that came with the file."""
         self.inode = attributes.inode
         self.chunk_bytes = attributes.chunk_bytes
         self.end = attributes.size
         """The file's size as far as this writer knows, with all that was written and not flushed."""
         self._core = core
+        self._first = first
         self._changed = threading.Condition()
         self._streams: OrderedDict[int, ChunkStream] = OrderedDict()
         self._packet: Packet | None = None
@@ -146,7 +149,7 @@ class FileWriter:
         stream = self._streams.get(index)
         if stream is None:
             self._forget_settled()
-            stream = self._streams[index] = ChunkStream(self._core, self.inode, index, self._changed)
+            stream = self._streams[index] = self._new_stream(index)
         self._streams.move_to_end(index)
         while not stream.is_running:
             active = [other for other in self._streams.values() if other.is_running]
@@ -156,6 +159,12 @@ class FileWriter:
             self._changed.wait()
             self._check()
         return stream
+
+    def _new_stream(self, index: int) -> ChunkStream:
+        first = None
+        if index == 0:
+            first, self._first = self._first, None
+        return ChunkStream(self._core, self.inode, index, self._changed, first)
 
     def _forget_settled(self) -> None:
         """Drops the oldest chunks of which nothing is left to do, so that the number remembered stays bounded."""
@@ -224,6 +233,7 @@ class FileWriter:
             for stream in self._streams.values():
                 stream.finish()
             self._wait_for(lambda: all(stream.is_idle for stream in self._streams.values()))
+            self._first = None  # a cut may have freed the chunk
             for index in [index for index in self._streams if index >= size // self.chunk_bytes]:
                 self._free.extend(self._streams.pop(index).free)
         body = SetAttributes(b"", self.inode, size=size)

@@ -342,6 +342,14 @@ def _restore_doomed(state: State, entries: list[int]) -> None:
     state.doomed.extend(entries)
 
 
+def _devices(state: State) -> Iterable[_Entry]:
+    return state.inodes.devices.items()
+
+
+def _restore_devices(state: State, entries: list[tuple[int, int]]) -> None:
+    state.inodes.devices.update(entries)
+
+
 def _decoder(entry: Any) -> "msgspec.msgpack.Decoder[Any]":
     return msgspec.msgpack.Decoder(list[entry])
 
@@ -362,4 +370,5 @@ _TABLES: Final[dict[int, _Table]] = {
     50: (_decoder(tuple[int, bytes, int]), _writers, _restore_writers),
     51: (_decoder(tuple[int, bytes, int, int, int]), _trash, _restore_trash),
     52: (_decoder(int), _doomed, _restore_doomed),
+    53: (_decoder(tuple[int, int]), _devices, _restore_devices),
 }

@@ -8,11 +8,12 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
+from gfsmaster import operations as op
 from gfsmaster.changes import Changes
 from gfsmaster.commits import Committer
 from gfsmaster.config import MasterConfig
 from gfsmaster.fleet import Fleet
-from gfsmaster.granting import Granting, Limits
+from gfsmaster.granting import Granting, Limits, NewFile
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
 from gfsmaster.planner import Planner
@@ -20,7 +21,7 @@ from gfsmaster.state import State
 from gfsmaster.term import Term
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
-from gfsprotocol.errors import InvalidArgument, IsADirectory, LeaseLost, StaleHandle
+from gfsprotocol.errors import GfsError, InvalidArgument, IsADirectory, LeaseLost, StaleHandle
 from gfsprotocol.rpc import Peer
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ HEARTBEATS_TO_TELL: Final = 3
 
 
 class ChunkRequests:
-    """AllocateChunk, RenewLease, ConfirmGrant and ReportCorrupt; and what a close means for leases."""
+    """AllocateChunk, RenewLease, ConfirmGrant and ReportCorrupt; and what creation and closing mean for leases."""
 
     def __init__(
         self,
@@ -163,7 +164,27 @@ class ChunkRequests:
         lease = self._granting.lease(slot, body.version, body.failed, may_cut=False, now=now)
         self._reply_lease(peer, request.id, body.chunk, lease)
 
+    def plan_first(self, plan: op.Operations) -> NewFile | None:
+        """If ``plan`` makes a file that is open: the same with its first chunk. None if it does not, or cannot be."""
+        if len(plan) != 1 or not isinstance(plan[0], op.MakeFile) or not plan[0].writer:
+            return None
+        try:
+            return self._granting.plan_first(plan[0])
+        except GfsError:
+            return None  # the file is made all the same; who writes to it asks for the chunk, and is told why not
+
+    def lease_first(self, new: NewFile, result: msg.ReplyBody) -> msg.ReplyBody:
+        """The answer to the call that has made the file; a retry of it is told of no lease, and asks for one."""
+        chunk = new.operation.chunk
+        lease = self._granting.lease_new(self._state.chunks.slot_of(chunk), new.members, self._clock.monotonic())
+        assert isinstance(result, msg.AttributesReply)
+        return msg.AttributesReply(result.attributes, self._lease(chunk, lease))
+
     def _reply_lease(self, peer: Peer, request_id: int, chunk: int, lease: ChunkLease) -> None:
+        self._committer.reply(peer, request_id, self._lease(chunk, lease))
+
+    def _lease(self, chunk: int, lease: ChunkLease) -> msg.Lease:
+        """What a writer is given of a lease: the signed grant, from now on."""
         slot = self._state.chunks.slot_of(chunk)
         inode = self._state.chunks.inode[slot]
         valid_ms = max(0, int((lease.expires - self._clock.monotonic()) * 1000))
@@ -182,7 +203,7 @@ class ChunkRequests:
             tuple(server.address for server in lease.members),
         )
         token = self._term.sign_grant(grant)
-        self._committer.reply(peer, request_id, msg.Lease(grant, token, self._state.chunks.length[slot], valid_ms))
+        return msg.Lease(grant, token, self._state.chunks.length[slot], valid_ms)
 
     def confirm_grant(self, peer: Peer, request: msg.Request, body: msg.ConfirmGrant) -> None:
         slot = self._state.chunks.slot_of(body.chunk)

@@ -103,6 +103,8 @@ class Fleet:
         """
         self.suspects: dict[int, list[int]] = {}
         """By server number: chunks that it shall verify."""
+        self.unheard: set[int] = set()
+        """Slots of new chunks of which no server has said yet that it has made its replica."""
         self.newer: dict[int, dict[int, int]] = {}
         """Slot -> server number -> version: replicas newer than the log knows."""
         self.brake = ""
@@ -154,8 +156,14 @@ class Fleet:
             server.chunks -= 1
             self._assign(slot, after)
 
+    def place(self, slot: int, members: Iterable[Server]) -> None:
+        """These servers are to make the replicas of a new chunk; they count as holders from now on."""
+        self.set_members(slot, members)
+        self.unheard.add(slot)
+
     def set_members(self, slot: int, members: Iterable[Server]) -> None:
         """Exactly these servers hold a good replica; those that did before are stale now."""
+        self.unheard.discard(slot)
         self._grow(slot)
         kept = {member.number for member in members}
         for number in self.sets[self.replicas[slot]]:
@@ -190,11 +198,15 @@ class Fleet:
     def forget_chunk(self, slot: int, version: int) -> tuple[list[Server], int]:
         """The chunk was freed: who holds replicas of it, and up to which version they may be deleted.
 
-        They are deleted by :meth:`delete`, once the record that freed the chunk is durable.
+        They are deleted by :meth:`delete`, once the record that freed the chunk is durable. A replica that was made and
+        not heard of is deleted when it is: nobody need be told of chunks that were never written to.
         """
         holders = set(self.sets[self.set_number(slot)])
         for number in holders:
             self.remove(slot, self.servers[number])
+        if slot in self.unheard:
+            self.unheard.discard(slot)
+            holders.clear()
         holders.update(self.stale.pop(slot, {}), self.corrupt.pop(slot, ()))
         # The slot's next chunk is another one: nothing that was said of this one may count against it.
         for server in self.servers:
@@ -352,6 +364,7 @@ class Fleet:
     def _take(self, server: Server, slot: int, version: int, length: int) -> None:
         """A server holds this replica. Reports may be older than what the log already knows (HDFS-17453)."""
         chunks = self._chunks
+        self.unheard.discard(slot)
         if version > VERSION_MAX:
             self.remove(slot, server)
             self.corrupt.setdefault(slot, set()).add(server.number)

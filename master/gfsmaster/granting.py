@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
+
 from gfsmaster import operations as op
 from gfsmaster.fleet import Fleet, Server
 from gfsmaster.leases import ChunkLease, Leases
@@ -52,15 +54,24 @@ class Granting:
                 raise InvalidArgument(f"chunk {replaced} holds acknowledged data and cannot be replaced")
         elif present:
             return None
-        wanted = state.inodes.replication(inode)
+        members = self._new_members(state.inodes.replication(inode), chunk_bytes, excluded)
+        operation = op.AddChunk(state.inodes.ids[inode], index, state.chunks.next_id())
+        return NewChunk(operation, members)
+
+    def plan_first(self, make: op.MakeFile) -> "NewFile":
+        """The same operation with a first chunk. TooFewServers, NoSpace or SafeMode if there can be none now."""
+        members = self._new_members(make.replication, make.chunk_bytes, ())
+        return NewFile(replace(make, chunk=self._state.chunks.next_id()), members)
+
+    def _new_members(self, wanted: int, chunk_bytes: int, excluded: tuple[int, ...]) -> list[Server]:
+        """The servers of a new chunk."""
         members = choose(self._fleet.servers, wanted, chunk_bytes, set(excluded))
         if len(members) < min(self._limits.min_replicas, wanted) and excluded:
             # Those that failed a moment ago are better than no one.
             members = choose(self._fleet.servers, wanted, chunk_bytes, ())
         self._require(members, wanted, chunk_bytes)
         self._fleet.check_ids()
-        operation = op.AddChunk(state.inodes.ids[inode], index, state.chunks.next_id())
-        return NewChunk(operation, members)
+        return members
 
     def _require(self, members: list[Server], wanted: int, chunk_bytes: int) -> None:
         needed = min(self._limits.min_replicas, wanted)
@@ -80,7 +91,7 @@ class Granting:
         """The first lease of a chunk just added."""
         for server in members:
             server.writes += 1
-        self._fleet.set_members(slot, members)
+        self._fleet.place(slot, members)
         lease = ChunkLease(0, 1, members, NO_CUT, now + self._leases.lease_seconds, confirmed=True)
         self._leases.grant(slot, lease)
         return lease
@@ -159,4 +170,12 @@ class NewChunk:
     """A chunk to be logged, and the servers chosen for it."""
 
     operation: op.AddChunk
+    members: list[Server]
+
+
+@dataclass(slots=True, frozen=True)
+class NewFile:
+    """A file with its first chunk to be logged, and the servers chosen for that."""
+
+    operation: op.MakeFile
     members: list[Server]

@@ -8,6 +8,7 @@ from gfsmaster import operations as op
 from gfsmaster.config import MasterConfig
 from gfsmaster.fleet import Fleet
 from gfsmaster.leases import Leases
+from gfsmaster.lingering import KEEPER
 from gfsmaster.orders import Orders
 from gfsmaster.repair import Repair
 from gfsmaster.state import State
@@ -100,9 +101,9 @@ class Housekeeping:
             self._record((op.PurgeTrash(tuple(expired[:PURGED_ENTRIES_MAX])),))
         silent = now - self._config.client_silent_seconds
         for client in self._state.writers.clients():
-            if self.heard.setdefault(client, now) < silent:
+            if client != KEEPER and self.heard.setdefault(client, now) < silent:
                 log.warning("client %s is gone: its open files are closed as they stand", client.hex())
-                self._record((op.CloseClient(client),))
+                self._record((op.CloseClient(client, frees_unused=True),))
                 del self.heard[client]
         if len(self.heard) > HEARD_MAX:
             self.heard = {client: heard for client, heard in self.heard.items() if heard >= silent}

@@ -1,7 +1,7 @@
 """The inode table: everything about a file but its bytes, in columns by slot.
 
-Rare things (second chunks, symlink targets, extended attributes, directories' entries) stand in dictionaries beside
-the columns, so that the common small file pays nothing for them.
+Rare things (second chunks, symlink targets, extended attributes, device numbers, directories' entries) stand in
+dictionaries beside the columns, so that the common small file pays nothing for them.
 """
 
 import stat
@@ -40,6 +40,8 @@ class Inodes(SlotTable):
         self.directories: dict[int, Directory] = {}
         self.targets: dict[int, bytes] = {}
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
+        self.devices: dict[int, int] = {}
+        """Numbers of device nodes, as ``st_rdev``; 0 is not kept."""
 
     def _grow(self) -> None:
         for column in (self.mode, self.owner, self.size, self.accessed, self.modified, self.changed):
@@ -53,6 +55,7 @@ class Inodes(SlotTable):
         self.directories.pop(slot, None)
         self.targets.pop(slot, None)
         self.xattrs.pop(slot, None)
+        self.devices.pop(slot, None)
         super().release(slot)
 
     def is_directory(self, slot: int) -> bool:
@@ -110,6 +113,7 @@ class Inodes(SlotTable):
             replication,
             chunk_bytes,
             open_writers,
+            self.devices.get(slot, 0),
         )
 
     def path_of(self, slot: int) -> bytes:
@@ -150,4 +154,7 @@ class Inodes(SlotTable):
             packed += b"\0target" + target
         for name, value in sorted(self.xattrs.get(slot, {}).items()):
             packed += b"\0xattr" + name + b"\0" + value
+        device = self.devices.get(slot)
+        if device is not None:
+            packed += b"\0device" + device.to_bytes(8, "little")
         return packed

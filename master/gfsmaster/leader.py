@@ -22,6 +22,7 @@ from gfsmaster.housekeeping import Housekeeping
 from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
 from gfsmaster.leases import Leases
+from gfsmaster.lingering import Lingering
 from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
@@ -104,6 +105,8 @@ class Leader:
         self.housekeeping = Housekeeping(
             config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
         )
+        self.lingering = Lingering(state, clock.monotonic())
+        self._others_keep = watches.others_keep
         self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,
@@ -343,10 +346,11 @@ class Leader:
         client = peer.hello.name
         result = self.changes.known_result(client, request.call)
         if result is None:
-            result = self._plan_and_record(request, client)
+            result = self._plan_and_record(peer, request)
         self.committer.reply(peer, request.id, result)
 
-    def _plan_and_record(self, request: msg.Request, client: bytes) -> msg.ReplyBody:
+    def _plan_and_record(self, peer: Peer, request: msg.Request) -> msg.ReplyBody:
+        client = peer.hello.name
         plan: Plan
         try:
             if isinstance(request.body, msg.Close | msg.RecordLength):
@@ -355,10 +359,7 @@ class Leader:
         except NamespaceError as error:
             plan = msg.ErrorReply(error.code, error.message, error.hint)
         if isinstance(plan, tuple):
-            result = self.changes.record(plan, client, request.call)
-            if isinstance(request.body, msg.Close):
-                self.chunks.end_leases(request.body.inode)
-            return result
+            return self._record(plan, peer, request)
         # Of a retry an earlier transmission may still be under way: when it comes it gets this answer too. And a client
         # that was told of a success relies on being known.
         is_success = not isinstance(plan, msg.ErrorReply)
@@ -367,6 +368,20 @@ class Leader:
         ):
             return self.changes.record((op.Answered(plan),), client, request.call)
         return plan
+
+    def _record(self, plan: op.Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
+        """Records a plan, with what the leader adds to it: a new file's first chunk, and removed files that linger."""
+        body = request.body
+        new = self.chunks.plan_first(plan) if isinstance(body, msg.Create) and body.allocate else None
+        if new is not None:
+            plan = (new.operation,)
+        plan = self.lingering.keep(plan, lambda slot: self._others_keep(slot, peer), self.clock.monotonic())
+        result = self.changes.record(plan, peer.hello.name, request.call)
+        if new is not None:
+            return self.chunks.lease_first(new, result)
+        if isinstance(body, msg.Close):
+            self.chunks.end_leases(body.inode)
+        return result
 
     # ---------------------------------------------------------------------------------------------- other requests
 
@@ -520,6 +535,8 @@ class Leader:
             now = self.clock.monotonic()
             self.tailers.tick(self.config.lease_seconds / 4)
             self.housekeeping.tick(now, self.committer.submitted - self.committer.committed < DIGEST_RECORDS)
+            if over := self.lingering.due(now):
+                self.changes.record(over)
             if loop.time() >= next_expiry:
                 next_expiry = loop.time() + EXPIRY_SECONDS
                 self.housekeeping.expire(now, self.clock.time_ns())

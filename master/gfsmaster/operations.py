@@ -73,6 +73,8 @@ class MakeFile(Operation, frozen=True, tag=11):
     chunk_bytes: int
     writer: bytes = b""
     """The client that has it open, if any."""
+    chunk: int = 0
+    """Its first chunk, if it gets one at once."""
 
 
 class MakeSymlink(Operation, frozen=True, tag=12):
@@ -99,6 +101,8 @@ class Move(Operation, frozen=True, tag=14):
     name: bytes
     new_parent: int
     new_name: bytes
+    holder: bytes = b""
+    """As in RemoveName, for what is replaced."""
 
 
 class Exchange(Operation, frozen=True, tag=15):
@@ -106,6 +110,8 @@ class Exchange(Operation, frozen=True, tag=15):
     name: bytes
     new_parent: int
     new_name: bytes
+    holder: bytes = b""
+    """Only so that the result is Removed, as of a Move; nothing loses its name."""
 
 
 class RemoveName(Operation, frozen=True, tag=16):
@@ -113,6 +119,8 @@ class RemoveName(Operation, frozen=True, tag=16):
 
     parent: int
     name: bytes
+    holder: bytes = b""
+    """The client that keeps a regular file whose last name it was, as a writer; then the result is Removed."""
 
 
 class ChangeAttributes(Operation, frozen=True, tag=17):
@@ -147,12 +155,29 @@ class OpenWriter(Operation, frozen=True, tag=20):
 class CloseWriter(Operation, frozen=True, tag=21):
     inode: int
     client: bytes
+    frees_unused: bool = False
+    """Whether the chunks of a file that the last writer leaves empty are freed."""
 
 
 class CloseClient(Operation, frozen=True, tag=22):
     """A client has gone: all that it has open is closed as it stands."""
 
     client: bytes
+    frees_unused: bool = False
+    """As in CloseWriter."""
+
+
+class MakeNode(Operation, frozen=True, tag=23):
+    """A fifo, a socket or a device."""
+
+    parent: int
+    name: bytes
+    inode: int
+    mode: int
+    """With the file type."""
+    uid: int
+    gid: int
+    device: int
 
 
 class AddChunk(Operation, frozen=True, tag=30):
@@ -220,6 +245,7 @@ AnyOperation = (
     | OpenWriter
     | CloseWriter
     | CloseClient
+    | MakeNode
     | AddChunk
     | SetChunkVersion
     | RecordLengths
@@ -228,6 +254,9 @@ AnyOperation = (
     | PurgeTrash
     | Reclaim
 )
+
+
+Operations = tuple[AnyOperation, ...]
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from gfsmaster.sessions import Sessions, Writers
 from gfsmaster.touched import Before, Touched
 from gfsprotocol.errors import StateDiverged, UnsupportedFormat
 from gfsprotocol.ids import ROOT_INODE
-from gfsprotocol.messages import Attributes, AttributesReply, Count, Done, ReplyBody, TrashEntry, TrashReply
+from gfsprotocol.messages import Attributes, AttributesReply, Count, Done, Removed, ReplyBody, TrashEntry, TrashReply
 
 ROOT_SLOT: Final = 1
 _DONE: Final = Done()
@@ -44,6 +44,10 @@ class FreedChunk:
     slot: int
     chunk: int
     version: int
+
+
+def _removed_nothing(holder: bytes) -> ReplyBody:
+    return Removed(0, held=False) if holder else _DONE
 
 
 class State:
@@ -86,6 +90,7 @@ class State:
             op.OpenWriter: self._open_writer,
             op.CloseWriter: self._close_writer,
             op.CloseClient: self._close_client,
+            op.MakeNode: self._make_node,
             op.AddChunk: self._add_chunk,
             op.SetChunkVersion: self._set_chunk_version,
             op.RecordLengths: self._record_lengths,
@@ -157,6 +162,10 @@ class State:
 
     def attributes(self, slot: int) -> Attributes:
         return self.inodes.attributes(slot, self.writers.count(slot))
+
+    def is_last_name(self, slot: int) -> bool:
+        """Whether a regular file would have no name left if it lost one."""
+        return self.inodes.links[slot] == 1 and stat.S_ISREG(self.inodes.mode[slot])
 
     # ------------------------------------------------------------------------------------------- digest of objects
 
@@ -335,6 +344,19 @@ class State:
             self._enter(parent, operation.name, slot)
         if operation.writer:
             self.writers.open(slot, operation.writer)
+        if operation.chunk:
+            self._new_chunk(slot, 0, operation.chunk)
+        return AttributesReply(self.attributes(slot))
+
+    def _make_node(self, operation: op.MakeNode) -> ReplyBody:
+        parent = self._slot(operation.parent)
+        slot = self._new_inode(operation.inode, operation.mode, operation.uid, operation.gid)
+        self.inodes.links[slot] = 1
+        self.inodes.layout[slot] = self.inodes.layout[parent]
+        self.inodes.parent[slot] = parent
+        if operation.device:
+            self.inodes.devices[slot] = operation.device
+        self._enter(parent, operation.name, slot)
         return AttributesReply(self.attributes(slot))
 
     def _make_symlink(self, operation: op.MakeSymlink) -> ReplyBody:
@@ -362,17 +384,16 @@ class State:
         parent, new_parent = self._slot(operation.parent), self._slot(operation.new_parent)
         slot = self._entry(parent, operation.name)
         replaced = self._directory(new_parent).find(operation.new_name)
+        result = _removed_nothing(operation.holder)
         if replaced:
-            self._leave(new_parent, operation.new_name, replaced)
-            self._abandon(replaced, new_parent)
-            self._drop_link(replaced, new_parent)
+            result = self._remove(new_parent, operation.new_name, replaced, operation.holder)
         self._leave(parent, operation.name, slot)
         self._abandon(slot, parent)
         self._sum.touch_inode(slot)
         self._enter(new_parent, operation.new_name, slot)
         self._adopt(slot, new_parent, operation.new_name)
         self.inodes.changed[slot] = self.time_ns
-        return _DONE
+        return result
 
     def _exchange(self, operation: op.Exchange) -> ReplyBody:
         parent, new_parent = self._slot(operation.parent), self._slot(operation.new_parent)
@@ -385,15 +406,22 @@ class State:
             self._enter(place, name, slot)
             self._adopt(slot, place, name)
             self.inodes.changed[slot] = self.time_ns
-        return _DONE
+        return _removed_nothing(operation.holder)
 
     def _remove_name(self, operation: op.RemoveName) -> ReplyBody:
         parent = self._slot(operation.parent)
-        slot = self._entry(parent, operation.name)
-        self._leave(parent, operation.name, slot)
+        return self._remove(parent, operation.name, self._entry(parent, operation.name), operation.holder)
+
+    def _remove(self, parent: int, name: bytes, slot: int, holder: bytes) -> ReplyBody:
+        """A name goes. ``holder`` becomes a writer of a regular file that would have none left, and is told."""
+        inode_id = self.inodes.ids[slot]
+        held = bool(holder) and self.is_last_name(slot)
+        if held:
+            self.writers.open(slot, holder)
+        self._leave(parent, name, slot)
         self._abandon(slot, parent)
         self._drop_link(slot, parent)
-        return _DONE
+        return Removed(inode_id, held) if holder else _DONE
 
     def _change_attributes(self, operation: op.ChangeAttributes) -> ReplyBody:
         inodes = self.inodes
@@ -462,8 +490,15 @@ class State:
         slot = self._slot(operation.inode)
         self.writers.close(slot, operation.client)
         reply = AttributesReply(self.attributes(slot))
-        self._free_if_unused(slot)
+        self._closed(slot, operation.frees_unused)
         return reply
+
+    def _closed(self, slot: int, frees_unused: bool) -> None:
+        """A writer has gone: the file may go, or a chunk that was allocated for what was never written."""
+        is_empty = not self.inodes.size[slot] and self.inodes.chunk_count(slot)
+        if frees_unused and is_empty and not self.writers.count(slot):
+            self._resize(slot, 0)
+        self._free_if_unused(slot)
 
     def _free_if_unused(self, slot: int) -> None:
         if not self.inodes.links[slot] and not self.writers.count(slot) and slot not in self.inodes.directories:
@@ -473,23 +508,25 @@ class State:
         for slot in self.writers.files_of(operation.client):
             while self.writers.has(slot, operation.client):
                 self.writers.close(slot, operation.client)
-            self._free_if_unused(slot)
+            self._closed(slot, operation.frees_unused)
         return _DONE
 
     def _add_chunk(self, operation: op.AddChunk) -> ReplyBody:
-        slot = self._slot(operation.inode)
+        self._new_chunk(self._slot(operation.inode), operation.index, operation.chunk)
+        return Count(operation.chunk)
+
+    def _new_chunk(self, slot: int, index: int, chunk_id: int) -> None:
         # The new chunk first: its id was planned before the slot of the one that it replaces became free.
-        chunk = self.chunks.claim(operation.chunk)
-        replaced = self.inodes.chunk_at(slot, operation.index)
+        chunk = self.chunks.claim(chunk_id)
+        replaced = self.inodes.chunk_at(slot, index)
         if replaced:
-            self.inodes.set_chunk(slot, operation.index, 0)
+            self.inodes.set_chunk(slot, index, 0)
             self._free_chunk(replaced)
         self.chunks.inode[chunk] = slot
-        self.chunks.index[chunk] = operation.index
+        self.chunks.index[chunk] = index
         self.chunks.version[chunk] = 1
         self._sum.new_chunk(chunk)
-        self.inodes.set_chunk(slot, operation.index, chunk)
-        return Count(operation.chunk)
+        self.inodes.set_chunk(slot, index, chunk)
 
     def _set_chunk_version(self, operation: op.SetChunkVersion) -> ReplyBody:
         chunk = self.chunks.slot_of(operation.chunk)

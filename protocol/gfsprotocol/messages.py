@@ -315,6 +315,8 @@ class SetAttributes(PathRequest, frozen=True, tag=116):
     modified_ns: int | None = None
     size: int | None = None
     follow: bool = True
+    as_writer: bool = False
+    """For size and times: that the caller is registered as a writer is right enough, as with ftruncate(2)."""
 
 
 class SetReplication(PathRequest, frozen=True, tag=117):

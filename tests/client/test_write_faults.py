@@ -432,7 +432,9 @@ async def test_a_client_without_descriptors_blames_no_server(small_cluster, monk
         return connect(*arguments, **named)
 
     monkeypatch.setattr(socket, "create_connection", failing)
-    await cluster.files.write_bytes("/a", b"data")
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    await cluster.files._core.in_thread(handle.write, b"data")
+    await cluster.files._core.in_thread(handle.close)
     assert not attempts
     assert len(asked) == 1
     assert cluster.files._core.servers.excluded() == ()
