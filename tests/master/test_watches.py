@@ -432,6 +432,7 @@ def test_every_operation_tells_all_that_it_changes() -> None:
     machine.do(msg.SetAttributes(b"/d/f", mode=0o600, size=3))
     machine.do(msg.Link(b"/d/f", target=b"/t/g"))
     machine.do(msg.Symlink(b"/d/s", target=b"f"))
+    machine.do(msg.MakeNode(b"/d/p", mode=stat.S_IFIFO | 0o600))
     machine.do(msg.Rename(b"/d/s", target=b"/t/s"))
     machine.do(msg.Rename(b"/d/e", target=b"/t/e"))
     machine.do(msg.Rename(b"/t/s", target=b"/d/f"))
@@ -552,6 +553,16 @@ def test_the_last_name_of_a_file_is_told_to_all_who_have_seen_it(served: Served)
     assert [notice.removed for notice in settled(served)["a"]] == [()]
     served.ask("a", msg.Unlink(b"g"))
     assert settled(served) == {"a": [], "b": [msg.Invalidate((), ((ROOT_INODE, b"g"),), (file,))]}
+
+
+def test_others_keep_what_they_were_shown(served: Served) -> None:
+    slot = served.state.inodes.slot_of(inode_of(served, b"f"))
+    assert served.watches.others_keep(slot, "c")
+    assert served.watches.others_keep(slot, "a")
+    served.watches.remove("b")
+    assert not served.watches.others_keep(slot, "a")
+    served.watches.remove("a")
+    assert not served.watches.others_keep(slot, "c")
 
 
 def test_a_slot_that_is_used_again_starts_clean(served: Served) -> None:
