@@ -85,11 +85,13 @@ class GfsFileSystem(AsyncFileSystem):
 
     async def _close(self) -> None:
         """Ends the connection of the running event loop."""
-        await self._sessions.close()
+        with as_os_errors():
+            await self._sessions.close()
 
     def close(self) -> None:
         """Ends all connections, of whatever event loop; used again, the file system connects again."""
-        self._sessions.close_all()
+        with as_os_errors():
+            self._sessions.close_all()
 
     # ------------------------------------------------------------------------------------------------------ names
 
