@@ -1,28 +1,36 @@
 """``/metrics`` of real processes: what the page says, and figures that rise with what happens, failures included."""
 
+import os
 import re
+import socket
+import subprocess
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gfschunkserver import measures as chunkserver_measures
 from gfsmaster import measures as master_measures
-from gfsprotocol.errors import NotFound, PermissionDenied
+from gfsprotocol import bulk
+from gfsprotocol.errors import GfsError, NotFound, PermissionDenied
 from gfsprotocol.metrics import Metric
 from tests.cluster.harness import Cluster, wait_until
 from tests.house.documentation import DOCS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
-Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
-
 
 def _page(port: int) -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         return str(answer.read().decode())
+
+
+def _is_refused(url: str) -> None:
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(url, timeout=30)
 
 
 class Process:
@@ -102,45 +110,50 @@ async def test_every_process_shows_what_the_page_says_and_counts_what_happens(cl
     assert all(server.value("process_resident_memory_bytes") > 0 for server in [*servers, *masters])
 
 
-async def test_failures_are_counted(cluster: Callable[..., Cluster]) -> None:
-    running = cluster(
-        masters=2,
-        chunkservers=2,
-        replication=2,
-        master={"lease_seconds": 1.0, "client_silent_seconds": 2.0, "server_silent_seconds": 2.0},
-    )
-    masters = _masters(running)
-    leader, standby = sorted(masters, key=lambda master: -master.value("gfs_master_leads"))
-    names = sorted(record.name for record in running.records() if "chunk" in record.name)
-    server = Process(running.port_base + 100)
+async def test_rot_and_refusals_of_a_chunk_server_are_counted(cluster: Callable[..., Cluster]) -> None:
+    running = cluster(masters=1, chunkservers=1, replication=1)
+    server, leader = Process(running.port_base + 100), Process(running.port_base)
+    async with await running.client(deadline_seconds=5.0) as files:
+        await files.write_bytes("/rotten", b"y" * 200_000)
+        (replica,) = running.data_directory("chunkserver-1").glob("chunks/*/*.chunk")
+        with replica.open("r+b") as file:
+            file.seek(-50_000, os.SEEK_END)
+            file.write(b"rot")
+        with pytest.raises(GfsError):
+            await files.read_bytes("/rotten")
+    server.wait("gfs_chunkserver_checksum_failures_total", disk=str(running.data_directory("chunkserver-1")))
+    leader.wait("gfs_master_missing_chunks")
+    leader.wait("gfs_master_corrupt_replicas")
+    assert server.value("gfs_chunkserver_corrupt_chunks") == 1
+    server.wait("gfs_chunkserver_failed_requests_total", request="Read")
+    with socket.create_connection(("127.0.0.1", running.port_base + 100), timeout=30) as stranger:
+        stranger.sendall(bulk.PREAMBLE[:1] + b"not it, and long enough")
+        while stranger.recv(4096):
+            pass
+    server.wait("gfs_chunkserver_refused_connections_total")
+    _is_refused(f"http://127.0.0.1:{running.port_base + 100}/chunks/1?token=00")
+    server.wait("gfs_chunkserver_failed_requests_total", request="HTTP")
 
-    # Bytes that rot on a disk.
-    files = await running.client()
-    await files.write_bytes("/rotten", b"y" * 200_000)
-    await files.write_bytes("/left-open", b"z")
-    left = await files.open("/left-open", "ab")
-    await left.write(b"never closed")
-    running.gfs("down", "--dir", str(running.directory))  # checkpoints: the file has its table
-    (damaged,) = [
-        file for file in running.data_directory(names[0]).glob("chunks/*/*.chunk") if file.stat().st_size > 200_000
-    ]
-    with damaged.open("r+b") as file:
-        file.seek(-50_000, 2)
-        file.write(b"rot")
-    running.up()
-    for master in masters:
-        wait_until("a leader", lambda: sum(each.value("gfs_master_leads") for each in masters) == 1)
-    leader, standby = sorted(masters, key=lambda master: -master.value("gfs_master_leads"))
-    assert (await files.read_bytes("/rotten"))[:1] == b"y"
-    await files.close()
 
+def test_failovers_dead_servers_and_lost_clients_are_counted(cluster: Callable[..., Cluster]) -> None:
+    settings = {"lease_seconds": 1.0, "client_silent_seconds": 2.0, "server_silent_seconds": 2.0}
+    running = cluster(masters=2, chunkservers=2, replication=2, master=settings)
+    leader, standby = _masters(running)
+    if leader.value("gfs_master_leads") < 1:
+        leader, standby = standby, leader
+    lost = running.popen("put", "-", "/left-open", stdin=subprocess.PIPE)
+    leader.wait("gfs_master_open_files")
+    lost.kill()
+    lost.communicate()
     leader.wait("gfs_master_expired_clients_total")
-    running.kill(names[1])
+    assert running.gfsclient("put", "-", "/file", input=b"content").returncode == 0
+    running.kill("chunkserver-2")
     leader.wait("gfs_master_dead_chunk_servers_total")
+    leader.wait("gfs_master_chunk_servers", state="away")
     leader.wait("gfs_master_under_replicated_chunks")
-    del server
     won = standby.value("gfs_master_elections_won_total")
-    leading = next(record.name for record in running.records() if record.name.endswith(str(masters.index(leader) + 1)))
-    running.kill(leading)
+    assert running.gfs("handover").returncode == 0
+    leader.wait("gfs_master_leaderships_ended_total", reason="resigned")
     standby.wait("gfs_master_elections_won_total", above=won)
-    standby.wait("gfs_master_leads")
+    assert running.gfsclient("stat", "/file").returncode == 0
+    assert standby.value("gfs_master_requests_total", request="Stat") >= 1
