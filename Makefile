@@ -1,6 +1,7 @@
 # make up       start a cluster in ./cluster-data, in the foreground
 # make test     all checks and all tests but the long ones
 # make simulate SEED=7 RUNS=1000   the masters under faults, on a virtual clock; a fresh seed without SEED
+# make load     50 users for a minute, a kill of the leader in the middle; make load-ui opens locust's own page
 # make test-long, make check, make bench, make docs, make lock, make clean
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 SOURCES := protocol master standby chunkserver client cluster tests bench loadtests
 export PYTHON
 
-.PHONY: up test test-long simulate check format bench docs lock clean
+.PHONY: up test test-long simulate check format bench load load-ui docs lock clean
 
 up: .venv/runtime.stamp
 	@$(BIN)/gfs up --dir cluster-data
@@ -38,6 +39,13 @@ format: .venv/develop.stamp
 bench: .venv/develop.stamp
 	$(BIN)/python -m bench
 
+# LOAD="--users 200 --seconds 600 --shape ramp" and what else `python -m loadtests --help` says.
+load: .venv/load.stamp
+	$(BIN)/python -m loadtests $(LOAD)
+
+load-ui: .venv/load.stamp
+	$(BIN)/python -m loadtests --ui $(LOAD)
+
 # The parts of docs/ that are made from the code: settings, errors, command lines. A test fails when they are old.
 docs: .venv/develop.stamp
 	$(BIN)/python -m tests.house.documentation
@@ -50,6 +58,7 @@ lock: .venv/develop.stamp
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(COMPILE) --extra build -o requirements.lock pyproject.toml
 	$(COMPILE) --extra build --extra test --extra check -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra build --extra load -c requirements-dev.lock -o requirements-load.lock pyproject.toml
 
 .venv/runtime.stamp: requirements.lock pyproject.toml scripts/install
 	@sh scripts/install requirements.lock
@@ -57,6 +66,10 @@ lock: .venv/develop.stamp
 
 .venv/develop.stamp: requirements-dev.lock pyproject.toml scripts/install
 	@sh scripts/install requirements-dev.lock
+	@touch $@
+
+.venv/load.stamp: requirements-load.lock pyproject.toml scripts/install
+	@sh scripts/install requirements-load.lock
 	@touch $@
 
 clean:
