@@ -2,6 +2,7 @@
 # make mount    mount that cluster on ./mnt
 # make test     all checks and all tests but the long ones
 # make simulate SEED=7 RUNS=1000   the masters under faults, on a virtual clock; a fresh seed without SEED
+# make load     50 users for a minute, a kill of the leader in the middle; make load-ui opens locust's own page
 # make test-long, make check, make bench, make docs, make lock, make clean
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 SOURCES := protocol master standby chunkserver client cluster tests bench loadtests
 export PYTHON
 
-.PHONY: up mount test test-long simulate check format bench docs lock clean
+.PHONY: up mount test test-long simulate check format bench load load-ui docs lock clean
 
 up: .venv/runtime.stamp
 	@$(BIN)/gfs up --dir cluster-data
@@ -44,6 +45,13 @@ format: .venv/develop.stamp
 bench: .venv/develop.stamp
 	$(BIN)/python -m bench
 
+# LOAD="--users 200 --seconds 600 --shape ramp" and what else `python -m loadtests --help` says.
+load: .venv/load.stamp
+	$(BIN)/python -m loadtests $(LOAD)
+
+load-ui: .venv/load.stamp
+	$(BIN)/python -m loadtests --ui $(LOAD)
+
 # The parts of docs/ that are made from the code: settings, errors, command lines. A test fails when they are old.
 docs: .venv/develop.stamp
 	$(BIN)/python -m tests.house.documentation
@@ -58,6 +66,7 @@ lock: .venv/develop.stamp
 	$(COMPILE) --extra build --extra mount -c requirements.lock -o requirements-mount.lock pyproject.toml
 	$(COMPILE) --extra build --extra test --extra check --extra mount -c requirements-mount.lock \
 		-o requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra build --extra load -c requirements-dev.lock -o requirements-load.lock pyproject.toml
 
 .venv/runtime.stamp: requirements.lock pyproject.toml scripts/install
 	@sh scripts/install requirements.lock
@@ -69,6 +78,10 @@ lock: .venv/develop.stamp
 
 .venv/develop.stamp: requirements-dev.lock pyproject.toml scripts/install
 	@sh scripts/install requirements-dev.lock
+	@touch $@
+
+.venv/load.stamp: requirements-load.lock pyproject.toml scripts/install
+	@sh scripts/install requirements-load.lock
 	@touch $@
 
 clean:

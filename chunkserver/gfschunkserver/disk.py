@@ -25,6 +25,7 @@ from gfsprotocol.checksums import block_count, digest
 from gfsprotocol.errors import AlreadyExists, ChunkCorrupt, ChunkNotFound, DiskFailed, GfsError, NoSpace
 from gfsprotocol.ids import DIGEST_BYTES
 from gfsprotocol.messages import DiskUsage, Grant
+from gfsprotocol.metrics import Counts
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ class Disk:
         """Told once, with the chunks that went with the disk."""
         self.on_corrupt: Callable[[int], None] = lambda _chunk: None
         """Told of a chunk whose file turned out bad while its checkpoint was written."""
+        self.on_sync: Callable[[float], None] = lambda _seconds: None
+        """Told of each fsync of the journal; to be set before :meth:`recover`."""
+        self.checksum_failures = Counts()
+        self.times_full = Counts()
         self.journal: Journal
         self._segment_bytes = segment_bytes
         self._reserve_bytes = reserve_bytes
@@ -93,7 +98,9 @@ class Disk:
         try:
             with self.guarded():
                 found = Recovery(self.files, self.layout, self.cluster, self.identity.disk_id).run()
-                self.journal = Journal(self.files, self.layout.journal, self.identity.disk_id, self._segment_bytes)
+                self.journal = Journal(
+                    self.files, self.layout.journal, self.identity.disk_id, self._segment_bytes, self.on_sync
+                )
                 self.journal.begin(found.next_segment, found.journal_end)
                 self._has_journal = True
         except (DiskFailed, NoSpace) as error:
@@ -164,6 +171,7 @@ class Disk:
         except OSError as error:
             reason = error.strerror or str(error)
             if is_out_of_space(error):
+                self.times_full.add()
                 raise NoSpace(f"no space left on {self.layout.root}") from error
             self.fail(reason)
             raise DiskFailed(f"the disk {self.layout.root} failed: {reason}") from error
@@ -208,6 +216,11 @@ class Disk:
             log.warning("%s: %s", self.layout.root, error.message)
             total, free = 0, 0
         return DiskUsage(str(self.layout.root), total, free, len(self.replicas), self.failed)
+
+    @property
+    def journal_bytes(self) -> int:
+        """Of records that wait for their checkpoint; 0 without a journal."""
+        return self.journal.size_bytes if self._has_journal else 0
 
     # ---------------------------------------------------------------------------------------------------- replicas
 
@@ -297,6 +310,7 @@ class Disk:
                 return
             position = self.journal.append(replica.state, Drop(replica.chunk))
             replica.gone = reason
+            self.checksum_failures.add()
             self.journal.commit(position)
             if self.files.exists(replica.path):
                 log.error("%s; it is kept as %s", reason, move_to_bad(self.files, self.layout, replica.chunk))

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from gfschunkserver.access import Access
 from gfschunkserver.chain import Chains
+from gfschunkserver.measures import Measures
 from gfschunkserver.store import Store
 from gfsprotocol.bulksocket import BulkPool
 from gfsprotocol.errors import Busy
@@ -23,12 +24,13 @@ class Leader(Protocol):
 class Engine:
     """One chunk server's moving parts."""
 
-    def __init__(self, store: Store, access: Access, leader: Leader) -> None:
+    def __init__(self, store: Store, access: Access, leader: Leader, measures: Measures | None = None) -> None:
         self.store = store
         self.access = access
         self.leader = leader
         self.chains = Chains()
         self.peers = BulkPool()
+        self.measures = measures or Measures()
         self.suspect: Callable[[int], None] = lambda _chunk: None
         """Has a chunk verified soon, because somebody saw bytes that did not match."""
         self._copied: set[int] = set()

@@ -11,7 +11,8 @@ Invariants:
 
 import struct
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +66,16 @@ class Journal:
     All methods raise OSError; who calls them takes the disk out of use then.
     """
 
-    def __init__(self, files: Files, directory: Path, disk_id: bytes, segment_bytes: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        directory: Path,
+        disk_id: bytes,
+        segment_bytes: int,
+        on_sync: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        """``on_sync`` is told how many seconds an fsync for those who waited took; it must not wait for anything."""
+        self._on_sync = on_sync
         self._files = files
         self._directory = directory
         self._disk_id = disk_id
@@ -176,6 +186,12 @@ class Journal:
             self._old.remove(segment)
             self._condition.notify_all()
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all records that wait for their checkpoint."""
+        with self._condition:
+            return sum(segment.end - segment.start for segment in [*self._old, self._current])
+
     def mentions(self, chunk: int) -> bool:
         """Whether a live segment mentions the chunk: its checkpoint in the file may be old then."""
         with self._condition:
@@ -206,9 +222,11 @@ class Journal:
         self._syncing = True
         self._condition.release()
         synced = False
+        begun = time.monotonic()
         try:
             segment.file.sync()
             synced = True
+            self._on_sync(time.monotonic() - begun)
         finally:
             self._condition.acquire()
             self._syncing = False

@@ -43,6 +43,7 @@ class Orders:
                 finished(OrderResult(order.order, "too many orders at once"))
                 continue
             self._running.add((epoch, order.order))
+            self._engine.measures.orders.add(type(order).__name__)
             match order:
                 case DeleteOrder():
                     deletions.append(order)
@@ -67,9 +68,11 @@ class Orders:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _end(self, epoch: int, order: int, error: str, finished: Finished) -> None:
-        self._running.discard((epoch, order))
-        finished(OrderResult(order, error))
+    def _end(self, epoch: int, order: Order, error: str, finished: Finished) -> None:
+        self._running.discard((epoch, order.order))
+        if error:
+            self._engine.measures.failed_orders.add(type(order).__name__)
+        finished(OrderResult(order.order, error))
 
     async def _copy(self, epoch: int, order: ReplicateOrder, finished: Finished) -> None:
         error = ""
@@ -80,7 +83,7 @@ class Orders:
         except Exception as failure:
             log.exception("an order failed")
             error = f"internal error: {failure}"
-        self._end(epoch, order.order, error, finished)
+        self._end(epoch, order, error, finished)
 
     async def _delete(self, epoch: int, orders: list[DeleteOrder], finished: Finished) -> None:
         try:
@@ -88,8 +91,9 @@ class Orders:
         except Exception as failure:
             log.exception("an order failed")
             results = [OrderResult(order.order, f"internal error: {failure}") for order in orders]
+        by_number = {order.order: order for order in orders}
         for result in results:
-            self._end(epoch, result.order, result.error, finished)
+            self._end(epoch, by_number[result.order], result.error, finished)
 
     def _delete_all(self, orders: list[DeleteOrder]) -> list[OrderResult]:
         """In a worker thread: one fsync for all."""
@@ -124,6 +128,6 @@ class Orders:
         loop = asyncio.get_running_loop()
 
         def done(error: str) -> None:
-            loop.call_soon_threadsafe(self._end, epoch, order.order, error, finished)
+            loop.call_soon_threadsafe(self._end, epoch, order, error, finished)
 
         self._scrubber.verify(order.chunk, done)

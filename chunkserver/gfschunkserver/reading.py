@@ -35,7 +35,7 @@ def serve_read(engine: Engine, connection: BulkConnection, request: bulk.Read) -
         _check_copy(engine, replica, request)
     try:
         if request.verify or not _is_whole_blocks(replica, request):
-            _send_verified(connection, replica, request)
+            engine.measures.read_bytes.add(count=_send_verified(connection, replica, request))
         else:
             _send_stored(engine, connection, replica, request)
     except ChunkCorrupt as error:
@@ -70,21 +70,22 @@ def _reply(replica: Replica, offset: int, chunk_length: int, digests: bytes, ver
     )
 
 
-def _send_verified(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
+def _send_verified(connection: BulkConnection, replica: Replica, request: bulk.Read) -> int:
+    """How many bytes were sent."""
     if request.length <= LARGE_READ_BYTES:
-        _send_verified_bytes(connection, replica, request)
-        return
+        return _send_verified_bytes(connection, replica, request)
     if not _large_reads.acquire(timeout=LARGE_READ_WAIT_SECONDS):
         raise Busy("another large verified read does not end")
     try:
-        _send_verified_bytes(connection, replica, request)
+        return _send_verified_bytes(connection, replica, request)
     finally:
         _large_reads.release()
 
 
-def _send_verified_bytes(connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
+def _send_verified_bytes(connection: BulkConnection, replica: Replica, request: bulk.Read) -> int:
     data = replica.read_verified(request.offset, request.length)
     connection.send(_reply(replica, request.offset, replica.length, digest(data), verified=True), data)
+    return len(data)
 
 
 def _send_stored(engine: Engine, connection: BulkConnection, replica: Replica, request: bulk.Read) -> None:
@@ -101,7 +102,9 @@ def _send_stored(engine: Engine, connection: BulkConnection, replica: Replica, r
         connection.send_bytes([header])
         damage = ""
         try:
-            if send_file(connection, file.descriptor(), place, count) == count:
+            sent = send_file(connection, file.descriptor(), place, count)
+            engine.measures.read_bytes.add(count=sent)
+            if sent == count:
                 return
             with replica.lock:
                 # The replica may have been cut while it was read, and have grown again since.

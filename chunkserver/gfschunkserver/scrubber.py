@@ -33,6 +33,11 @@ class Scrubber:
         self._pass_began = -PASS_SECONDS_MIN
         self.verified_bytes = 0
 
+    @property
+    def remaining_chunks(self) -> int:
+        """That the present pass has still to read."""
+        return len(self._todo)
+
     def start(self) -> None:
         self._thread.start()
 

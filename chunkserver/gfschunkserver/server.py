@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from gfschunkserver.access import Access
 from gfschunkserver.config import ChunkServerConfig
 from gfschunkserver.engine import Engine
 from gfschunkserver.files import Files, OsFiles
+from gfschunkserver.measures import Measures, read_disks
 from gfschunkserver.orders import Orders
 from gfschunkserver.reporter import Reporter
 from gfschunkserver.scrubber import Scrubber
@@ -23,6 +25,7 @@ from gfschunkserver.store import Store
 from gfschunkserver.web import make_app
 from gfsprotocol import bulk, tokens
 from gfsprotocol.errors import AddressInUse, ConfigurationError
+from gfsprotocol.metrics import Value
 from gfsprotocol.network import server_log
 from gfsprotocol.settings import read_secret
 
@@ -57,6 +60,9 @@ class ChunkServer:
         """Listens, takes the disks, and begins to look for masters. StartupError if it cannot."""
         self._listener = self._listen()
         self.port = self._listener.getsockname()[1]
+        measures = Measures()
+        for disk in self.store.disks:
+            disk.on_sync = measures.journal_sync_seconds.observe
         try:
             await asyncio.to_thread(self.store.open)
         except BaseException:
@@ -73,11 +79,12 @@ class ChunkServer:
             config.rack,
             config.heartbeat_seconds,
         )
-        self.engine = Engine(self.store, access, self._reporter)
+        self.engine = Engine(self.store, access, self._reporter, measures)
         self.engine.suspect = self.scrubber.suspect
         self._bulk = BulkService(self.engine, config.connections_max)
         self._orders = Orders(self.engine, self.scrubber)
-        self._runner = web.AppRunner(make_app(self.engine, self.status), access_log=None, logger=server_log)
+        app = make_app(self.engine, self.status, self.measured)
+        self._runner = web.AppRunner(app, access_log=None, logger=server_log)
         await self._runner.setup()
         self.scrubber.start()
         self._reporter.start(self.engine, self._orders)
@@ -135,6 +142,20 @@ class ChunkServer:
                 for usage in store.usage()
             ],
             "masters": self._reporter.masters(),
+        }
+
+    def measured(self) -> Mapping[str, Value]:
+        """What ``/metrics`` shows, by name. From any thread."""
+        return {
+            **self.engine.measures.read(),
+            **read_disks(self.store.disks),
+            "gfs_chunkserver_connections": self._bulk.connections,
+            "gfs_chunkserver_scrubbed_bytes_total": self.scrubber.verified_bytes,
+            "gfs_chunkserver_scrub_remaining_chunks": self.scrubber.remaining_chunks,
+            "gfs_chunkserver_master_connected": {
+                (address,): int(bool(said["connected"])) for address, said in self._reporter.masters().items()
+            },
+            "gfs_chunkserver_highest_epoch": self.store.highest_epoch,
         }
 
     # --------------------------------------------------------------------------------------------------- the port

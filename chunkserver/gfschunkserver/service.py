@@ -58,6 +58,7 @@ class BulkService:
             if not refused:
                 self._connections[connection] = thread
         if refused:
+            self._engine.measures.refused_connections.add()
             self._refuse(connection, f"{self._connections_max} connections are open")
             return
         try:
@@ -65,6 +66,7 @@ class BulkService:
         except RuntimeError as error:
             with self._lock:
                 del self._connections[connection]
+            self._engine.measures.refused_connections.add()
             self._refuse(connection, str(error))
 
     def _refuse(self, connection: BulkConnection, reason: str) -> None:
@@ -109,6 +111,8 @@ class BulkService:
     def _serve(self, connection: BulkConnection) -> None:
         preamble = bytearray(len(bulk.PREAMBLE))
         connection.receive_into(memoryview(preamble))
+        if preamble != bulk.PREAMBLE:
+            self._engine.measures.refused_connections.add()
         if preamble[:-1] != bulk.PREAMBLE[:-1]:
             raise RemoteProtocolError(f"a bulk connection begins with {bytes(preamble).hex()}")
         if preamble != bulk.PREAMBLE:
@@ -117,17 +121,28 @@ class BulkService:
             connection.set_timeout(IDLE_SECONDS)
             request, payload_bytes = connection.receive_request()
             connection.set_timeout(PEER_SECONDS)
-            if payload_bytes:
-                raise RemoteProtocolError(f"a {type(request).__name__} with a payload of {payload_bytes} bytes")
-            match request:
-                case Read():
-                    self._read(connection, request)
-                case OpenWrite():
-                    self._write(connection, request)
-                case Prepare():
-                    serve_prepare(self._engine, connection, request)
-                case _:
-                    raise RemoteProtocolError(f"a {type(request).__name__} outside a session")
+            self._engine.measures.requests.add(type(request).__name__)
+            try:
+                self._answer(connection, request, payload_bytes)
+            except GfsError as error:
+                self._count_failure(request, error)
+                raise
+
+    def _answer(self, connection: BulkConnection, request: bulk.RequestHeader, payload_bytes: int) -> None:
+        if payload_bytes:
+            raise RemoteProtocolError(f"a {type(request).__name__} with a payload of {payload_bytes} bytes")
+        match request:
+            case Read():
+                self._read(connection, request)
+            case OpenWrite():
+                self._write(connection, request)
+            case Prepare():
+                serve_prepare(self._engine, connection, request)
+            case _:
+                raise RemoteProtocolError(f"a {type(request).__name__} outside a session")
+
+    def _count_failure(self, request: bulk.RequestHeader, error: GfsError) -> None:
+        self._engine.measures.failed_requests.add(type(request).__name__, type(error).__name__)
 
     def _read(self, connection: BulkConnection, request: Read) -> None:
         """An error is an answer: the connection goes on."""
@@ -136,6 +151,7 @@ class BulkService:
         except (ConnectionLost, DeadlineExceeded):
             raise
         except GfsError as error:
+            self._count_failure(request, error)
             connection.send(error_header(error))
 
     def _write(self, connection: BulkConnection, request: OpenWrite) -> None:

@@ -234,6 +234,7 @@ class WriteSession:
     def _mutate_as_primary(self, request: Mutate, payload: memoryview) -> None:
         """Everything is checked before a serial is given: a client that goes wrong or away here harms nobody else."""
         if not self._receive(request, payload, None):
+            self._engine.measures.damaged_payloads.add()
             raise DataError(f"the payload from {self._upstream.peer} arrived damaged at the primary")
         self._engine.access.check_lease(self._chain.grant)
         offset = 0 if request.kind == bulk.APPEND else request.offset
@@ -315,6 +316,7 @@ class WriteSession:
         except GfsError as error:
             raise self._broken(error) from error
         if not good:
+            self._engine.measures.damaged_payloads.add()
             reason = f"the payload from {self._upstream.peer} arrived damaged at member {self._position}"
             raise self._broken(ReplicaFailed(reason, str(self._engine.server)))
         self._apply(request, payload)
@@ -364,6 +366,8 @@ class WriteSession:
                     replica.home.journal.commit(position)
         except GfsError as error:
             raise self._broken(self._own_failure(error)) from error
+        self._engine.measures.mutations.add()
+        self._engine.measures.written_bytes.add(count=len(payload))
         self._pending.append(_Pending(Ack(request.offset, length), self._downstream is not None, seconds))
 
     def _change(self, request: Mutate, payload: memoryview) -> tuple[int, int]:

@@ -9,7 +9,9 @@ import msgspec
 from aiohttp import hdrs, web
 
 from gfschunkserver.engine import Engine
+from gfschunkserver.measures import METRICS
 from gfschunkserver.replica import Replica
+from gfsprotocol import metrics
 from gfsprotocol.checksums import BLOCK_BYTES, block_count
 from gfsprotocol.errors import (
     ChunkCorrupt,
@@ -59,13 +61,13 @@ async def _get_chunk(engine: Engine, request: web.Request) -> web.StreamResponse
     if replica.version < version:
         raise StaleReplica(f"chunk {chunk:x} has version {replica.version} here, not {version}")
     try:
-        return await _send_range(replica, request)
+        return await _send_range(engine, replica, request)
     except ChunkCorrupt as error:
         await asyncio.to_thread(engine.store.condemn, replica, error.message)
         raise
 
 
-async def _send_range(replica: Replica, request: web.Request) -> web.StreamResponse:
+async def _send_range(engine: Engine, replica: Replica, request: web.Request) -> web.StreamResponse:
     length = replica.length
     try:
         wanted = request.http_range
@@ -82,6 +84,7 @@ async def _send_range(replica: Replica, request: web.Request) -> web.StreamRespo
     response = _FileRange(206 if is_range else 200, headers, stop - start)
     with replica.pinned() as file:
         await response.send(request, file.descriptor(), replica.data_offset(start))
+    engine.measures.read_bytes.add(count=stop - start)
     return response
 
 
@@ -98,15 +101,18 @@ def _chunk_and_version(request: web.Request) -> tuple[int, int]:
         raise InvalidArgument("a chunk is named in hexadecimal, its version in decimal") from error
 
 
-def make_app(engine: Engine, status: Callable[[], dict[str, Any]]) -> web.Application:
-    """The HTTP side of a chunk server."""
+def make_app(engine: Engine, status: Callable[[], dict[str, Any]], read: metrics.Read) -> web.Application:
+    """The HTTP side of a chunk server; ``read`` gives the values of its metrics."""
+    registry = metrics.registry(METRICS, read)
     reads = asyncio.Semaphore(HTTP_READS_MAX)
 
     async def get_chunk(request: web.Request) -> web.StreamResponse:
+        engine.measures.requests.add("HTTP")
         try:
             async with reads:
                 return await _get_chunk(engine, request)
         except GfsError as error:
+            engine.measures.failed_requests.add("HTTP", type(error).__name__)
             http_status = 404 if isinstance(error, ChunkNotFound) else error.http_status
             return web.json_response({"error": error.code, "message": error.message}, status=http_status)
 
@@ -117,8 +123,12 @@ def make_app(engine: Engine, status: Callable[[], dict[str, Any]]) -> web.Applic
         working = any(not disk.failed for disk in engine.store.disks)
         return web.Response(text="ok\n" if working else "no disk works\n", status=200 if working else 503)
 
+    async def get_metrics(request: web.Request) -> web.Response:  # noqa: ARG001
+        return await asyncio.to_thread(metrics.page, registry)  # the journals' locks may be held during an fsync
+
     app = web.Application(client_max_size=64 * 1024)
     app.router.add_get("/chunks/{chunk}", get_chunk)
     app.router.add_get("/status", get_status)
     app.router.add_get("/healthz", get_health)
+    app.router.add_get(metrics.METRICS_PATH, get_metrics)
     return app

@@ -187,6 +187,30 @@ class FileSystem(Namespace):
         """Else a chunk is asked for by itself, without the servers that failed a moment ago."""
         return not self._core.servers.excluded()
 
+    async def open_unnamed(
+        self, directory: bytes, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o666
+    ) -> FileHandle:
+        """A new file without a name in ``directory``, open for writing; it goes away with its handle.
+
+        Unless :meth:`publish` names it: so a file appears whole or not at all.
+        """
+        body = Create(
+            directory,
+            mode=permissions,
+            replication=replication or self._core.config.replication,
+            chunk_bytes=chunk_bytes or self._core.config.chunk_bytes,
+            anonymous=True,
+        )
+        opened = await self._register(body)
+        return FileHandle(self._core, directory, OpenMode.parse("w"), opened.attributes)
+
+    async def publish(self, handle: FileHandle, path: PathLike, *, replace: bool = False) -> Attributes:
+        """Names the file of :meth:`open_unnamed`, which stays open; what was flushed before is seen at once.
+
+        ``replace`` puts it in place of an existing file; else AlreadyExists.
+        """
+        return await self._attributes(Publish(paths.to_bytes(path), inode=handle.inode, replace=replace))
+
     async def _register(self, body: Create | OpenForWrite, made: bytes = b"") -> "_Opened":
         """Makes us a writer. If we are cancelled meanwhile, that is undone first, or the file would stay open for ever.
 
@@ -361,7 +385,7 @@ class FileSystem(Namespace):
             )
             if present is not None:
                 await self._core.in_thread(handle.fsync)
-                await self._attributes(Publish(remote, inode=handle.inode, replace=True))
+                await self.publish(handle, remote, replace=True)
             await self._core.in_thread(handle.close)
         except BaseException as error:
             await asyncio.shield(self._discard(handle, present is None, error))

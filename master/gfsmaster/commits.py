@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from gfsmaster.journal import Journal
+from gfsmaster.measures import Measures
 from gfsmaster.operations import Record, encode_record, join_records
 from gfsmaster.oplog import Batch, chain
 from gfsprotocol.errors import Busy, StartupError
@@ -37,6 +38,7 @@ class Committer:
         on_start: Callable[[Batch], Callable[[], None]],
         on_commit: Callable[[Batch], None],
         acknowledge_early: bool = False,
+        measures: Measures | None = None,
     ) -> None:
         """``on_start`` gets a batch when its append begins; what it returns is called when that has succeeded.
 
@@ -46,6 +48,7 @@ class Committer:
         self._on_start = on_start
         self._on_commit = on_commit
         self._acknowledge_early = acknowledge_early
+        self._measures = measures or Measures()
         self._journal = journal
         self._epoch = epoch
         self.last_hash = last_hash
@@ -97,23 +100,33 @@ class Committer:
 
     async def run(self) -> None:
         """Commits batch after batch. Ends by raising the failure: LogFenced or LogFailed."""
+        loop = asyncio.get_running_loop()
         while True:
             await self._filled.wait()
             batch = self._next_batch()
             on_success = self._on_start(batch)
+            begun = loop.time()
             try:
                 await self._journal.append(batch, self.last_hash)
             except StartupError as error:
+                self._measures.failed_commits += 1
                 self.failure = error
                 self._parked.clear()
                 self._after.clear()
                 self._idle.set()
                 raise
             on_success()
+            self._count(batch, loop.time() - begun)
             self.last_hash = batch.hash
             self.committed = batch.last
             self._release()
             self._on_commit(batch)
+
+    def _count(self, batch: Batch, seconds: float) -> None:
+        self._measures.commits += 1
+        self._measures.committed_records += batch.last - batch.first + 1
+        self._measures.committed_bytes += len(batch.payload)
+        self._measures.commit_seconds.observe(seconds)
 
     def _next_batch(self) -> Batch:
         count = size = 0

@@ -9,6 +9,7 @@ from gfsmaster.config import MasterConfig
 from gfsmaster.fleet import Fleet
 from gfsmaster.leases import Leases
 from gfsmaster.lingering import KEEPER
+from gfsmaster.measures import Measures
 from gfsmaster.orders import Orders
 from gfsmaster.repair import Repair
 from gfsmaster.state import State
@@ -37,6 +38,7 @@ class Housekeeping:
         orders: Orders,
         started: float,
         record: Callable[[tuple[op.AnyOperation, ...]], object],
+        measures: Measures,
     ) -> None:
         """``started`` is the monotonic time at which the leadership began."""
         self._config = config
@@ -47,6 +49,7 @@ class Housekeeping:
         self._orders = orders
         self._started = started
         self._record = record
+        self._measures = measures
         self.safe_mode = True
         """While too few chunks are reported: nothing is deleted."""
         self.heard: dict[bytes, float] = {}
@@ -61,6 +64,7 @@ class Housekeeping:
         for server in self._fleet.tick(now, self._config.server_silent_seconds):
             log.warning("chunk server %s:%d is dead: its chunks are copied from elsewhere", server.host, server.port)
             self._orders.forget(server, now)
+            self._measures.dead_servers += 1
         self._leases.tick(now)
         self._check_safe_mode()
         if not self.safe_mode or now - self._started > SAFE_MODE_COPY_SECONDS:
@@ -104,6 +108,7 @@ class Housekeeping:
             if client != KEEPER and self.heard.setdefault(client, now) < silent:
                 log.warning("client %s is gone: its open files are closed as they stand", client.hex())
                 self._record((op.CloseClient(client, frees_unused=True),))
+                self._measures.expired_clients += 1
                 del self.heard[client]
         if len(self.heard) > HEARD_MAX:
             self.heard = {client: heard for client, heard in self.heard.items() if heard >= silent}

@@ -23,6 +23,7 @@ from gfsmaster.isolation import Isolation
 from gfsmaster.journal import Journal
 from gfsmaster.leases import Leases
 from gfsmaster.lingering import Lingering
+from gfsmaster.measures import Measures
 from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
@@ -76,8 +77,10 @@ class Leader:
         epoch: int,
         last_hash: bytes,
         lease_started: float,
+        measures: Measures | None = None,
     ) -> None:
         """``lease_started`` is the monotonic time just before the epoch was won."""
+        self.measures = measures or Measures()
         self.config = config
         self.clock = clock
         self.state = state
@@ -87,7 +90,14 @@ class Leader:
         self.beat(lease_started)
         self._journal = journal
         self.committer = Committer(
-            journal, epoch, state.sequence, last_hash, self._appending, self._committed, config.acknowledge == "early"
+            journal,
+            epoch,
+            state.sequence,
+            last_hash,
+            self._appending,
+            self._committed,
+            config.acknowledge == "early",
+            self.measures,
         )
         self.tailers = Tailers(self.committer, clock, self.term)
         self.fleet = fleet
@@ -104,7 +114,15 @@ class Leader:
             state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
         )
         self.housekeeping = Housekeeping(
-            config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
+            config,
+            state,
+            fleet,
+            self.leases,
+            self.repair,
+            self.orders,
+            self.term.started,
+            self.changes.record,
+            self.measures,
         )
         self.lingering = Lingering(state, clock.monotonic())
         self._others_keep = watches.others_keep
@@ -311,6 +329,7 @@ class Leader:
             else:
                 self._server_request(peer, request)
         except GfsError as error:
+            self.measures.failures[type(request.body), error.code] += 1
             self.committer.reply(peer, request.id, msg.ErrorReply(error.code, error.message, error.hint))
         finally:
             self.notices.end()
@@ -348,6 +367,8 @@ class Leader:
         result = self.changes.known_result(client, request.call)
         if result is None:
             result = self._plan_and_record(peer, request)
+        if isinstance(result, msg.ErrorReply):
+            self.measures.failures[type(request.body), result.code] += 1
         self.committer.reply(peer, request.id, result)
 
     def _plan_and_record(self, peer: Peer, request: msg.Request) -> msg.ReplyBody:
@@ -414,6 +435,7 @@ class Leader:
         except (StartupError, GfsError) as error:
             if isinstance(error, StartupError):
                 self._end_by(error)
+            self.measures.failures[msg.Handover, error.code] += 1
             peer.respond_error(request_id, error)
             return
         log.info("%s handed epoch %d over to %s", self.config.node, self.epoch, successor.node)
@@ -444,6 +466,7 @@ class Leader:
             while summarizer.step(SUMMARY_ENTRIES):  # noqa: ASYNC110 - others get their turn between the slices
                 await asyncio.sleep(0)
         except GfsError as error:
+            self.measures.failures[msg.Summarize, error.code] += 1
             peer.respond_error(request_id, error)
             return
         self.committer.reply(peer, request_id, summarizer.summary())
@@ -507,6 +530,7 @@ class Leader:
         if server is not None:
             for result in body.finished:
                 if result.error:
+                    self.measures.failed_orders += 1
                     log.warning(
                         "chunk server %s:%d could not carry out an order: %s", server.host, server.port, result.error
                     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from gfsmaster.checkpoints import CheckpointWriter, Superseded
+from gfsmaster.measures import Measures
 from gfsmaster.oplog import OperationLog
 from gfsmaster.state import State
 from gfsprotocol.channel import Clock
@@ -67,9 +68,18 @@ class _Attempt:
 class Checkpointer:
     """At most one attempt at a time. ``run`` goes on until it is cancelled, and may be called again then."""
 
-    def __init__(self, journal: OperationLog, node: str, clock: Clock, records: int, seconds: float) -> None:
+    def __init__(
+        self,
+        journal: OperationLog,
+        node: str,
+        clock: Clock,
+        records: int,
+        seconds: float,
+        measures: Measures | None = None,
+    ) -> None:
         """``journal``: a connection of its own. A checkpoint is due after so many records, or so long with any."""
         self._journal = journal
+        self._measures = measures or Measures()
         self._node = node
         self._clock = clock
         self._records = records
@@ -98,6 +108,7 @@ class Checkpointer:
                 if source.may_checkpoint and self._is_due(source.sequence) and await self._is_really_due(source):
                     await self._write_one(source)
             except (LogFailed, LogDamaged, SnapshotFailed, OSError) as error:
+                self._measures.failed_checkpoints += 1
                 log.warning(
                     "%s has given up a checkpoint, and tries again in %d s: %s", self._node, AGAIN_SECONDS, error
                 )
@@ -146,6 +157,7 @@ class Checkpointer:
         except Stopped:
             return
         else:
+            self._measures.checkpoints += 1
             self._saw(attempt.snapshot.sequence)
         finally:
             attempt.stopping.set()

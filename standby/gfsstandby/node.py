@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -21,6 +22,7 @@ from gfsmaster.config import MasterConfig
 from gfsmaster.isolation import ABSTAIN_LEASES
 from gfsmaster.journal import Journal
 from gfsmaster.leader import Leader, Resigned
+from gfsmaster.measures import Measures
 from gfsmaster.oplog import GENESIS_HASH, Leadership
 from gfsprotocol import messages as msg
 from gfsprotocol import rpc
@@ -63,6 +65,7 @@ class Node:
         end_holder: EndHolder,
         randomness: random.Random,
         checkpointer: Checkpointer | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """``randomness`` spreads candidates; it guards nothing. Without a ``checkpointer`` none are written here."""
         self.config = config
@@ -74,6 +77,7 @@ class Node:
         self._end_holder = end_holder
         self._random = randomness
         self._checkpointer = checkpointer
+        self.measures = measures or Measures()
         self.leader: Leader | None = None
         self.follower: Follower
         self._tailing: Tailing
@@ -101,7 +105,9 @@ class Node:
             self.config.address,
             self.config.lease_seconds,
         )
-        self._standby = StandbyService(self.config, self.clock, self._token_key, self.follower, self._tailing)
+        self._standby = StandbyService(
+            self.config, self.clock, self._token_key, self.follower, self._tailing, self.measures
+        )
 
     # ------------------------------------------------------------------------------------------------------- service
 
@@ -109,7 +115,13 @@ class Node:
         """rpc.Service: the leader's, or the standby's."""
         if self.leader is None:
             self._abstains_until = 0.0  # whoever speaks to us shows that we are not cut off
-        (self.leader or self._standby).handle(peer, request)
+        kind = type(request.body)
+        self.measures.requests[kind] += 1
+        try:
+            (self.leader or self._standby).handle(peer, request)
+        except GfsError as error:
+            self.measures.failures[kind, error.code] += 1
+            raise
 
     def notice(self, peer: rpc.Peer, body: msg.NoticeBody) -> None:
         """rpc.Service: no one has notices for a master."""
@@ -124,6 +136,10 @@ class Node:
     @property
     def connections(self) -> int:
         return len(self._peers)
+
+    def roles_connected(self) -> Counter[str]:
+        """How many connections there are of each role."""
+        return Counter(peer.hello.role for peer in self._peers)
 
     async def serve(self, peer: rpc.Peer) -> None:
         """Runs a peer's connection to its end."""
@@ -295,7 +311,9 @@ class Node:
             won.epoch,
             follower.last_hash,
             started,
+            self.measures,
         )
+        self.measures.elections_won += 1
         resigned = False
         try:
             leader.begin(self._first_operations(won.epoch))
@@ -307,9 +325,11 @@ class Node:
             await leader.run(self._write_checkpoints(leader))
         except* Resigned:
             resigned = True
+            self.measures.leaderships_ended["cut_off" if leader.is_cut_off else "resigned"] += 1
         except* (LogFenced, LogFailed) as group:
             for error in group.exceptions:
                 log.warning("%s leads no more: %s", self.config.node, error)
+                self.measures.leaderships_ended[type(error).__name__] += 1
         except* GfsError as group:
             raise group.exceptions[0] from None
         finally:

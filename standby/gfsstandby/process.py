@@ -15,13 +15,15 @@ from aiohttp import web
 from gfsmaster.config import MasterConfig
 from gfsmaster.databases import Access
 from gfsmaster.journal import ThreadedJournal
+from gfsmaster.measures import METRICS, Measures
 from gfsmaster.oplog import Leadership, OperationLog
-from gfsprotocol import network, rpc
+from gfsprotocol import metrics, network, rpc
 from gfsprotocol.channel import Channel, Clock, SystemClock
 from gfsprotocol.errors import AddressInUse, ConfigurationError, ConnectionLost, GfsError, LogFailed
 from gfsprotocol.network import RPC_PATH, server_log, upgrade
 from gfsprotocol.settings import read_secret
 from gfsstandby.checkpointer import Checkpointer
+from gfsstandby.metrics import read
 from gfsstandby.node import Node
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class MasterProcess:
         self._secret = read_secret(config.secret_file)
         self._journal = ThreadedJournal(OperationLog(config.journal, config.node))
         self._checkpointer: Checkpointer | None = None
+        self._measures = Measures()
+        self._registry = metrics.registry(METRICS, lambda: read(self.node))
         self._session: aiohttp.ClientSession
         self._stopping = asyncio.Event()
         self.node: Node
@@ -65,6 +69,7 @@ class MasterProcess:
                 self._clock,
                 self.config.checkpoint_records,
                 self.config.checkpoint_seconds,
+                self._measures,
             )
             async with aiohttp.ClientSession() as self._session:
                 self.node = Node(
@@ -76,6 +81,7 @@ class MasterProcess:
                     self._end_holder,
                     random.Random(),  # noqa: S311 - spreads candidates, guards nothing
                     self._checkpointer,
+                    self._measures,
                 )
                 await self._run_node()
         finally:
@@ -137,6 +143,7 @@ class MasterProcess:
         app.router.add_get("/status", self._serve_status)
         app.router.add_get("/digest", self._serve_digest)
         app.router.add_get("/healthz", self._serve_health)
+        app.router.add_get(metrics.METRICS_PATH, self._serve_metrics)
         runner = web.AppRunner(app, access_log=None, logger=server_log, shutdown_timeout=1.0)
         await runner.setup()
         try:
@@ -150,6 +157,7 @@ class MasterProcess:
 
     async def _serve_peer(self, request: web.Request) -> web.StreamResponse:
         if self.node.connections >= PEERS_MAX:
+            self._measures.refused_connections += 1
             return web.Response(status=503, text="too many connections\n")
         try:
             channel, response = await upgrade(request)
@@ -159,6 +167,7 @@ class MasterProcess:
         try:
             peer = await rpc.accept(channel, "master", self.config.node.encode(), self.node.key_of_role, self.node)
         except GfsError as error:
+            self._measures.refused_connections += 1
             log.warning("refused a connection from %s: %s", channel.peer, error)
             return response
         await self.node.serve(peer)
@@ -173,6 +182,9 @@ class MasterProcess:
     async def _serve_digest(self, _request: web.Request) -> web.Response:
         sequence, digest = self.node.digest()
         return web.json_response({"sequence": sequence, "digest": digest.hex()})
+
+    async def _serve_metrics(self, _request: web.Request) -> web.Response:
+        return metrics.page(self._registry)
 
     async def _serve_health(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")

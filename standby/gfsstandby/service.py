@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gfsmaster.config import MasterConfig
+from gfsmaster.measures import Measures
 from gfsmaster.planner import Planner, check_user
 from gfsmaster.queries import Queries
 from gfsmaster.state import State
@@ -31,8 +32,15 @@ class StandbyService:
     """An rpc.Service over a follower. Nothing here awaits."""
 
     def __init__(
-        self, config: MasterConfig, clock: Clock, token_key: bytes, follower: Follower, tailing: Tailing
+        self,
+        config: MasterConfig,
+        clock: Clock,
+        token_key: bytes,
+        follower: Follower,
+        tailing: Tailing,
+        measures: Measures,
     ) -> None:
+        self._measures = measures
         self._config = config
         self._clock = clock
         self._token_key = token_key
@@ -82,13 +90,13 @@ class StandbyService:
         if late:
             self._parked = [parked for parked in self._parked if parked.until > now]
         for parked in late:
-            parked.peer.respond_error(parked.request.id, self._behind())
+            self._refuse(parked.peer, parked.request, self._behind())
 
     def end(self) -> None:
         """This node is no standby any more, or one with another state: who waits is to ask again."""
         parked, self._parked = self._parked, []
         for waiting in parked:
-            waiting.peer.respond_error(waiting.request.id, self._behind())
+            self._refuse(waiting.peer, waiting.request, self._behind())
 
     def status(self) -> msg.Status:
         state = self._follower.state
@@ -143,7 +151,7 @@ class StandbyService:
             try:
                 self._answer(parked.peer, parked.request)
             except GfsError as error:
-                parked.peer.respond_error(parked.request.id, error, sequence)
+                self._refuse(parked.peer, parked.request, error, sequence)
 
     def _answer(self, peer: Peer, request: msg.Request) -> None:
         queries = self._current_queries()
@@ -155,9 +163,13 @@ class StandbyService:
         try:
             reply = queries.answer(request.body, request.user)
         except GfsError as error:
-            peer.respond_error(request.id, error, sequence)
+            self._refuse(peer, request, error, sequence)
             return
         peer.respond(request.id, reply, sequence)
+
+    def _refuse(self, peer: Peer, request: msg.Request, error: GfsError, sequence: int = 0) -> None:
+        self._measures.failures[type(request.body), error.code] += 1
+        peer.respond_error(request.id, error, sequence)
 
     def _current_queries(self) -> Queries:
         follower = self._follower

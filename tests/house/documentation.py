@@ -6,19 +6,22 @@ A page holds ``<!-- made from the code: NAME -->`` and ``<!-- end -->``; what st
 import errno
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 from pydantic.fields import FieldInfo
 
+from gfschunkserver import measures as chunkserver_measures
 from gfschunkserver.config import ChunkServerConfig
 from gfsclient.cli.__main__ import gfsclient
 from gfsclient.config import ClientConfig
 from gfscluster.__main__ import gfs
 from gfscluster.flags import flag_name
+from gfsmaster import measures
 from gfsmaster.config import MasterConfig
 from gfsprotocol.errors import ERRORS_BY_CODE
+from gfsprotocol.metrics import Metric
 from gfsprotocol.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -73,10 +76,21 @@ def _help(command: click.Command, name: str, parent: click.Context | None) -> It
             yield from _help(found, subcommand, context)
 
 
+def metrics_table(metrics: Iterable[Metric]) -> str:
+    """One row per metric, as ``/metrics`` describes it."""
+    rows = [
+        [f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.help]
+        for metric in metrics
+    ]
+    return _table(["metric", "kind", "labels", "meaning"], rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "settings-master": lambda: settings_table(MasterConfig, flags=True),
     "settings-chunkserver": lambda: settings_table(ChunkServerConfig, flags=True),
     "settings-client": lambda: settings_table(ClientConfig, flags=False),
+    "metrics-master": lambda: metrics_table(measures.METRICS),
+    "metrics-chunkserver": lambda: metrics_table(chunkserver_measures.METRICS),
     "errors": errors_table,
     "help-gfs": lambda: help_pages(gfs, "gfs"),
     "help-gfsclient": lambda: help_pages(gfsclient, "gfsclient"),

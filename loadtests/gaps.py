@@ -1,0 +1,17 @@
+"""The longest time in which nothing was answered. Pure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Gaps:
+    """Told when requests succeeded, in monotonic seconds."""
+
+    longest_seconds: float = 0.0
+    longest_began: float = 0.0
+    _last: float = 0.0
+
+    def succeeded(self, now: float) -> None:
+        if self._last and now - self._last > self.longest_seconds:
+            self.longest_seconds, self.longest_began = now - self._last, self._last
+        self._last = max(self._last, now)

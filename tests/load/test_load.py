@@ -1,0 +1,119 @@
+"""The load tests themselves: what is pure, all kinds of users, and that whatever goes wrong is told."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtests.content import WrongContent, check, content
+from loadtests.gaps import Gaps
+from loadtests.shapes import SHAPES, users_at
+from loadtests.sizes import APPENDS, KIB, READS, draw
+from tests.house.documentation import DOCS, ROOT
+
+needs_locust = pytest.mark.skipif(find_spec("locust") is None, reason="locust is not installed: make load does it")
+
+
+@given(st.text("ab/-é", max_size=20), st.integers(0, 300), st.integers(0, 300), st.integers(0, 300))
+def test_any_range_of_a_content_can_be_made_again(name: str, offset: int, length: int, more: int) -> None:
+    whole = content(name, offset + length + more)
+    assert content(name, length, offset) == whole[offset : offset + length]
+    check(name, whole[offset : offset + length], length, offset)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [b"", content("a", 99), content("a", 101), content("a", 100, 1), content("b", 100)],
+    ids=["nothing", "short", "long", "elsewhere", "another"],
+)
+def test_other_content_is_found_out(wrong: bytes) -> None:
+    with pytest.raises(WrongContent):
+        check("a", wrong, 100)
+
+
+def test_sizes_are_spread_as_in_the_paper() -> None:
+    randomness = random.Random(4)
+    reads = [draw(randomness, READS) for _ in range(20_000)]
+    appends = [draw(randomness, APPENDS) for _ in range(20_000)]
+    assert sum(KIB <= size < 8 * KIB for size in reads) / 20_000 == pytest.approx(0.65, abs=0.02)
+    assert sum(8 * KIB <= size < 64 * KIB for size in reads) / 20_000 == pytest.approx(0.30, abs=0.02)
+    assert sum(8 * KIB <= size < 64 * KIB for size in appends) / 20_000 == pytest.approx(0.78, abs=0.02)
+    assert sum(each.percent for each in READS) == sum(each.percent for each in APPENDS) == 100
+
+
+def test_shapes_have_the_users_that_the_page_says() -> None:
+    parts = [number / 10 for number in range(10)]
+    assert [users_at("ramp", 50, part) for part in parts] == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50]
+    assert [users_at("spike", 50, part) for part in parts] == [10, 10, 10, 10, 50, 50, 10, 10, 10, 10]
+    assert {users_at(shape, 50, part) for shape in ("steady", "failover") for part in parts} == {50}
+    assert min(users_at(shape, 1, part) for shape in SHAPES for part in parts) == 1
+
+
+def test_the_longest_gap_is_that_between_two_answers() -> None:
+    gaps = Gaps()
+    for moment in (100.0, 100.1, 103.0, 102.9, 103.2):
+        gaps.succeeded(moment)
+    assert gaps.longest_seconds == pytest.approx(2.9) and gaps.longest_began == 100.1
+
+
+def test_the_page_names_every_class_and_every_shape() -> None:
+    page = (DOCS / "load.md").read_text()
+    classes = re.findall(r"^class (Native\w+)\(users", (ROOT / "loadtests" / "locustfile.py").read_text(), re.MULTILINE)
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*classes, *SHAPES} - {"NativeUser"}
+
+
+def _locust(tmp_path: Path, *users: str, **variables: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("memory_locustfile.py")),
+            "--headless", "--users", "6", "--spawn-rate", "6", "--run-time", "2s", "--stop-timeout", "30",
+            "--only-summary", *users,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "LOCUST_SKIP_MONKEY_PATCH": "1", "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@needs_locust
+@pytest.mark.slow
+def test_every_kind_of_user_does_what_it_does_without_a_failure(tmp_path: Path) -> None:
+    code, output = _locust(tmp_path)
+    assert code == 0, output
+    for name in ("read small file", "read stream", "read record", "read anywhere", "stat missing", "list"):
+        assert re.search(rf"memory +{name} +[1-9]\d* +0\(", output), output
+
+
+@needs_locust
+@pytest.mark.slow
+def test_wrong_content_is_a_failed_request_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    code, output = _locust(tmp_path, "SmallFiles", LOAD_TEST_DAMAGE="1")
+    assert code == 1, output
+    assert "not those that were written" in output
+
+
+@needs_locust
+@pytest.mark.cluster
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_kill_of_the_leader_in_the_middle_fails_no_request() -> None:
+    command = [sys.executable, "-m", "loadtests", "--users", "10", "--seconds", "16"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\d+ requests, 0 failed\nlongest time without an answer: \d", done.stderr), done.stderr
+    assert "was killed; after 5 s it was started again" in done.stderr
+    report = re.search(r"the report: (.+)", done.stdout)
+    assert report is not None
+    Path(report[1]).unlink()
