@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := protocol master standby chunkserver client cluster tests bench loadtests
+SOURCES := protocol master standby chunkserver client gateway cluster tests bench loadtests
 export PYTHON
 
 .PHONY: up test test-long simulate check format bench docs lock clean

@@ -137,31 +137,37 @@ class Masters:
         return self._links.addresses
 
     async def call(
-        self, body: RequestBody, deadline_seconds: float | None = None, at_leader: bool = False
+        self,
+        body: RequestBody,
+        deadline_seconds: float | None = None,
+        at_leader: bool = False,
+        user: User | None = None,
     ) -> ReplyBody:
         """The leader's answer to ``body``, or a standby's if it is a read and reads may go there.
 
+        ``user`` is in whose name to ask, if not in our own.
         Raises the error that it answers; after ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
         """
         number = self._begin() if type(body) in MUTATIONS else 0
+        user = self.user if user is None else user
         self._in_flight += 1
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
             deadline = asyncio.get_running_loop().time() + seconds
             if self._read_from_standby and not at_leader and type(body) in READS:
-                reply = await self._ask_standby(body, min(seconds, STANDBY_SECONDS))
+                reply = await self._ask_standby(body, user, min(seconds, STANDBY_SECONDS))
                 if reply is not None:
                     return reply
             leader = self._links.leader
             if leader is None or leader.is_lost:
-                return await self._call_patiently(body, number, deadline, None)
+                return await self._call_patiently(body, user, number, deadline, None)
             try:
-                return await self._ask(leader, body, number, seconds, False)
+                return await self._ask(leader, body, user, number, seconds, False)
             except AvailabilityError as error:
                 if not _is_retried(error):
                     raise
                 self._note(leader, error)
-                return await self._call_patiently(body, number, deadline, error)
+                return await self._call_patiently(body, user, number, deadline, error)
         finally:
             self._in_flight -= 1
             if number:
@@ -184,18 +190,19 @@ class Masters:
         self,
         leader: rpc.Peer,
         body: RequestBody,
+        user: User,
         number: int,
         seconds: float,
         retry: bool,
         unknown_is_new: bool = False,
     ) -> ReplyBody:
         call = Call(number, self._lowest_open(), retry, unknown_is_new) if number else None
-        reply = self._seen(await leader.submit(body, seconds, self.user, call, self.sequence))
+        reply = self._seen(await leader.submit(body, seconds, user, call, self.sequence))
         if number:
             self._succeeded_at = asyncio.get_running_loop().time()
         return reply
 
-    async def _ask_standby(self, body: RequestBody, seconds: float) -> ReplyBody | None:
+    async def _ask_standby(self, body: RequestBody, user: User, seconds: float) -> ReplyBody | None:
         """A standby's answer; None if there is none that can give it, and the leader is to be asked."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._no_standby_until:
@@ -204,7 +211,7 @@ class Masters:
         if standby is None:
             return None
         try:
-            return self._seen(await standby.submit(body, seconds, self.user, None, self.sequence, at_standby=True))
+            return self._seen(await standby.submit(body, seconds, user, None, self.sequence, at_standby=True))
         except AvailabilityError:
             self._no_standby_until = loop.time() + STANDBY_PAUSE_SECONDS
             return None
@@ -218,7 +225,7 @@ class Masters:
         return response.body
 
     async def _call_patiently(
-        self, body: RequestBody, number: int, deadline: float, first_error: AvailabilityError | None
+        self, body: RequestBody, user: User, number: int, deadline: float, first_error: AvailabilityError | None
     ) -> ReplyBody:
         """Asks again and again, until the deadline."""
         loop = asyncio.get_running_loop()
@@ -228,7 +235,7 @@ class Masters:
             leader = await self._find_leader(deadline - loop.time(), last_error)
             try:
                 seconds = max(0.0, deadline - loop.time())
-                return await self._ask(leader, body, number, seconds, retry, unknown_is_new)
+                return await self._ask(leader, body, user, number, seconds, retry, unknown_is_new)
             except CallForgotten:
                 if not retry or unknown_is_new or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
                     raise

@@ -16,6 +16,7 @@ from gfsmaster.state import ROOT_SLOT, State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import (
     AlreadyExists,
+    ConditionFailed,
     DirectoryNotEmpty,
     FileTooLarge,
     InvalidArgument,
@@ -274,6 +275,7 @@ class Planner:
         place = self.namespace.walk(user, body.base, body.path, follow=False)
         self._require_creation(place, user, body.path)
         link = op.MakeLink(self._inodes.ids[place.parent], place.name, body.inode)
+        self._check_expected(place.slot, body.expected, body.path)
         if not place.slot:
             return (link,)
         if not body.replace:
@@ -282,6 +284,14 @@ class Planner:
             raise IsADirectory(f"{shown(body.path)}: is a directory")
         self.namespace.require_change(place, user, body.path)
         return (op.RemoveName(self._inodes.ids[place.parent], place.name), link)
+
+    def _check_expected(self, slot: int, expected: msg.FileVersion | None, path: bytes) -> None:
+        """ConditionFailed unless the inode is as a conditional request wants it."""
+        if expected is None:
+            return
+        found = self._state.attributes(slot) if slot else None
+        if found is None or msg.FileVersion(found.inode, found.size, found.changed_ns) != expected:
+            raise ConditionFailed(f"{shown(path)}: the file was changed, replaced or removed meanwhile")
 
     # ------------------------------------------------------------------------------------------------ lengths, end
 
@@ -346,6 +356,7 @@ class Planner:
         ids = self._inodes.ids
         names = (ids[place.parent], place.name, ids[target.parent], target.name)
         self._check_directory_move(place, target, user, body)
+        self._check_expected(target.slot, body.expected, body.target)
         if body.exchange:
             if not target.slot:
                 raise NotFound(f"{shown(body.target)}: no such file or directory")
@@ -382,6 +393,7 @@ class Planner:
         place = self._named(user, body.base, body.path)
         if place.slot in self._inodes.directories:
             raise IsADirectory(f"{shown(body.path)}: is a directory")
+        self._check_expected(place.slot, body.expected, body.path)
         return (op.RemoveName(self._inodes.ids[place.parent], place.name),)
 
     def _rmdir(self, body: msg.Rmdir, user: User, _client: bytes, _now_ns: int) -> Plan:
