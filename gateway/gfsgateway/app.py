@@ -98,12 +98,19 @@ class Gateway:
                 "method": request.method,
                 "target": request.raw_path.encode("utf-8", "backslashreplace").decode(),
                 "status": status,
-                "sent_bytes": response.body_length if response is not None and response.prepared else None,
+                "sent_bytes": _sent_bytes(response),
                 "received_bytes": request.content.total_bytes,
                 "seconds": round(seconds, 6),
                 "agent": request.headers.get(hdrs.USER_AGENT, "").encode("utf-8", "backslashreplace").decode(),
             }
         )
+
+
+def _sent_bytes(response: web.StreamResponse | None) -> int | None:
+    """Of the body; a short one goes out after this, as a whole."""
+    if response is None:
+        return None
+    return response.body_length if response.prepared else response.content_length
 
 
 async def _healthz(_call: Call) -> web.StreamResponse:
