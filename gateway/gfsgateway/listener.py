@@ -75,6 +75,7 @@ class Listener(web.Server):
         self.connections_max = config.connections_max
         self.current: dict[Connection, web.BaseRequest] = {}
         self._handler = handler
+        self._is_stopping = False
         self._options: dict[str, Any] = {
             "loop": asyncio.get_running_loop(),
             "keepalive_timeout": config.header_seconds,
@@ -91,12 +92,22 @@ class Listener(web.Server):
     def __call__(self) -> web.RequestHandler:
         return Connection(self, **self._options)
 
+    def pre_shutdown(self) -> None:
+        """Ends connections that wait for a request. A request under way goes on: also its body is still read."""
+        self._is_stopping = True
+        for connection in self.connections:
+            if connection not in self.current:
+                connection.close()
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection)
         self.current[connection] = request
         try:
-            return await self._handler(request)
+            response = await self._handler(request)
+            if self._is_stopping:
+                response.force_close()
+            return response
         finally:
             self.current.pop(connection, None)
 

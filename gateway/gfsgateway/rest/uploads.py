@@ -43,6 +43,8 @@ DIRECTORY: Final = b"/.gfs/uploads"
 PLAN_ATTRIBUTE: Final = "user.gfs.upload"
 ROOT: Final = (0, 0)
 EXPIRY_SECONDS: Final = 600.0
+RECORD_SECONDS: Final = 1.0
+"""What came before so long at most need not be sent again when the gateway dies."""
 _ID: Final = re.compile("[0-9a-f]{32}")
 _COMPLETE: Final = "/complete"
 
@@ -150,11 +152,15 @@ async def receive(call: Call) -> web.StreamResponse:
             if wanted != offset:
                 headers = {"Upload-Offset": str(offset)}
                 raise HttpRefusal(HTTPStatus.CONFLICT, f"the upload is at {offset}, not at {wanted}", headers)
+            recorded = time.monotonic()
             async for piece in body.pieces():
                 if pending.plan.length is not None and offset + body.received > pending.plan.length:
                     raise HttpRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "more than was announced", close=True)
                 expected.update(piece)
                 await file.write(piece)
+                if time.monotonic() - recorded > RECORD_SECONDS:
+                    await file.flush()
+                    recorded = time.monotonic()
             try:
                 expected.check()
             except InvalidArgument:
