@@ -35,6 +35,7 @@ from gfsprotocol.errors import (
     NoSuchAttribute,
     NotADirectory,
     NotFound,
+    PermissionDenied,
 )
 from gfsprotocol.ids import FILE_BYTES_MAX
 from gfsprotocol.messages import Attributes
@@ -124,7 +125,7 @@ class Pending:
         try:
             found = await files.stat(file, follow=False)
             plan = msgspec.msgpack.decode(await files.get_xattr(file, PLAN_ATTRIBUTE), type=Plan)
-        except (NotFound, NoSuchAttribute, msgspec.MsgspecError) as error:
+        except (NotFound, PermissionDenied, NoSuchAttribute, msgspec.MsgspecError) as error:
             raise NotFound("there is no such upload") from error
         if found.uid != call.identity.user[0]:
             raise NotFound("there is no such upload")
