@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := protocol master standby chunkserver client cluster tests bench loadtests
+SOURCES := protocol master standby chunkserver client gateway cluster tests bench loadtests
 export PYTHON
 
 .PHONY: up mount test test-long simulate check format bench load load-ui docs lock clean

@@ -5,16 +5,19 @@ thread to the masters.
 """
 
 import asyncio
+import copy
 import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
+from gfsclient.acting import ActingMasters
 from gfsclient.config import ClientConfig
 from gfsclient.masters import Masters
+from gfsclient.user import User
 from gfsprotocol.bulksocket import BulkPool
 from gfsprotocol.errors import ConnectionLost, InvalidArgument, LocalProtocolError
 from gfsprotocol.messages import RequestBody, ServerAddress
@@ -95,11 +98,18 @@ class Core:
         self._workers = ThreadPoolExecutor(config.threads, "gfs-file")
         self._loop_thread = threading.get_ident()
         self._process = os.getpid()
-        self._closed = False
+        self._closed = threading.Event()
+
+    def acting_as(self, user: User, **settings: Any) -> Self:
+        """The same connections and threads for another user, with some settings changed."""
+        other = copy.copy(self)
+        other.masters = ActingMasters(self.masters, user)
+        other.config = self.config.model_copy(update=settings)
+        return other
 
     @property
     def is_closed(self) -> bool:
-        return self._closed
+        return self._closed.is_set()
 
     @property
     def is_forked(self) -> bool:
@@ -110,7 +120,7 @@ class Core:
         """ConnectionLost if closed, InvalidArgument in a forked child."""
         if self.is_forked:
             raise InvalidArgument("a file system cannot be used in a process forked from its own: open another there")
-        if self._closed:
+        if self._closed.is_set():
             raise ConnectionLost("the file system is closed")
 
     def submit(
@@ -143,9 +153,9 @@ class Core:
 
     async def close(self) -> None:
         """Ends threads and connections; what is under way is waited for, at most until its own deadline."""
-        if self._closed:
+        if self._closed.is_set():
             return
-        self._closed = True
+        self._closed.set()
         await asyncio.to_thread(self._workers.shutdown, True, cancel_futures=True)
         await asyncio.to_thread(self.fetchers.shutdown, True, cancel_futures=True)
         self.pool.close()

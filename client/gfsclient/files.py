@@ -5,6 +5,7 @@ from typing import Self
 
 from gfsclient.core import Core
 from gfsclient.handle import FileHandle, ReadableBuffer
+from gfsprotocol.messages import Attributes
 
 
 class File:
@@ -22,6 +23,11 @@ class File:
     @property
     def inode(self) -> int:
         return self._handle.inode
+
+    @property
+    def attributes(self) -> Attributes:
+        """As they were when it was opened; after :meth:`close` of a file that was written, as they are then."""
+        return self._handle.attributes
 
     @property
     def closed(self) -> bool:
@@ -44,6 +50,10 @@ class File:
     async def pread(self, offset: int, n: int) -> bytes:
         """Up to ``n`` bytes at ``offset``; several at a time go side by side."""
         return await self._core.in_thread(self._handle.pread, offset, n)
+
+    async def read_once(self, offset: int, n: int) -> bytes:
+        """As :meth:`pread`, for who reads no more: nothing is fetched ahead; DataLost if not all can be had."""
+        return await self._core.in_thread(self._handle.read_once, offset, n)
 
     async def write(self, data: ReadableBuffer) -> int:
         """Takes all of ``data``; waits only while too much is unacknowledged."""
@@ -80,7 +90,13 @@ class File:
 
     async def close(self) -> None:
         """Makes all durable, as :meth:`fsync`, and ends the use of the file."""
-        await self._core.in_thread(self._handle.close)
+        if not self._handle.close_ready():
+            await self._core.in_thread(self._handle.close)
+
+    async def abort(self) -> None:
+        """Ends the use of the file and gives up what is not acknowledged."""
+        self._handle.give_up()
+        await self._core.in_thread(self._handle.abort)
 
     async def __aenter__(self) -> Self:
         return self

@@ -27,6 +27,7 @@ from gfsclient.namespace import Namespace
 from gfsclient.paths import PathLike
 from gfsclient.reader import FileReader
 from gfsclient.transfer import Progress, Stop
+from gfsclient.upload import Upload
 from gfsclient.user import User, checked, process_user
 from gfsprotocol.errors import GfsError, IsADirectory, NotFound, StaleHandle
 from gfsprotocol.ids import ROOT_INODE
@@ -69,6 +70,7 @@ class FileSystem(Namespace):
         self._core = core
         self._appenders = Appenders(core)
         self._janitor: asyncio.Task[None] | None = None
+        self._is_borrowed = False
 
     @classmethod
     async def connect(
@@ -120,7 +122,17 @@ class FileSystem(Namespace):
             if not self._core.is_closed:
                 await self._core.in_thread(self._appenders.close)
         finally:
-            await self._core.close()
+            if not self._is_borrowed:
+                await self._core.close()
+
+    def acting_as(self, user: User, **settings: Any) -> Self:
+        """This file system in another user's name, on the same connections and threads; some settings may differ.
+
+        To be closed before this one.
+        """
+        other = type(self)(self._core.acting_as(checked(user), **settings))
+        other._is_borrowed = True
+        return other
 
     async def __aenter__(self) -> Self:
         return self
@@ -319,6 +331,14 @@ class FileSystem(Namespace):
         return await self._put(
             fileobj, paths.to_bytes(remote), overwrite, progress, None, replication, chunk_bytes, permissions
         )
+
+    async def begin_upload(
+        self, remote: PathLike, *, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o644
+    ) -> Upload:
+        """A file without a name that :meth:`~gfsclient.upload.Upload.publish` puts at ``remote`` when it is whole."""
+        directory = paths.parent(paths.to_bytes(remote))
+        handle = await self.open_unnamed(directory, replication, chunk_bytes, permissions)
+        return Upload(self._core, handle)
 
     async def get_file(
         self,

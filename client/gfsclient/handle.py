@@ -71,6 +71,8 @@ class FileHandle:
         self.path = path
         self.mode = mode
         self.inode = attributes.inode
+        self.attributes = attributes
+        """As they were when it was opened; of a file that was written, after :meth:`close`, as they are then."""
         self.closed = False
         self._core = core
         self._lock = threading.RLock()
@@ -101,6 +103,11 @@ class FileHandle:
         """Up to ``count`` bytes at ``offset``, without moving the position."""
         _check_offset(offset)
         return self._readable().read(offset, count)
+
+    def read_once(self, offset: int, count: int) -> bytes:
+        """As :meth:`pread`, for who reads no more: nothing is fetched ahead; DataLost if not all can be had."""
+        _check_offset(offset)
+        return self._readable().read_once(offset, count)
 
     def read_ready(self, count: int) -> bytes | None:
         """As :meth:`read`, if the bytes are at hand; None if it would have to wait for anything."""
@@ -243,9 +250,19 @@ class FileHandle:
             self.closed = True
             try:
                 if self._writer is not None:
-                    self._writer.close(modified_ns)
+                    self.attributes = self._writer.close(modified_ns)
             finally:
                 self._end()
+
+    def close_ready(self) -> bool:
+        """As :meth:`close`, if it need not wait; False if it has not been done."""
+        if self._writer is not None or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self.closed = self.closed or self._reader is None or self._reader.close(blocking=False)
+            return self.closed
+        finally:
+            self._lock.release()
 
     def abort(self) -> None:
         """Ends the handle and gives up what is not acknowledged."""

@@ -124,6 +124,12 @@ class Namespace:
             more = page.more and bool(page.entries)
             after = page.entries[-1].name if page.entries else after
 
+    async def list_page(self, path: PathLike, after: PathLike = b"", limit: int = PAGE_ENTRIES) -> msg.Listing:
+        """Up to ``limit`` entries (1,000 at most) whose names come behind ``after`` in byte order."""
+        return await self._masters.expect(
+            msg.List(paths.to_bytes(path), after=paths.encoded(after), limit=limit), msg.Listing
+        )
+
     async def walk(self, path: PathLike) -> AsyncIterator[tuple[str, list[str], list[str]]]:
         """(directory, names of directories, other names) of a tree, from the top, as :func:`os.walk`.
 
@@ -154,20 +160,28 @@ class Namespace:
 
     # ----------------------------------------------------------------------------------------------------------- names
 
-    async def remove(self, path: PathLike) -> None:
-        """Removes a name that is not a directory's."""
-        await self._done(msg.Unlink(paths.to_bytes(path)))
+    async def remove(self, path: PathLike, expected: msg.FileVersion | None = None) -> None:
+        """Removes a name that is not a directory's; if it is the file that is ``expected``, else ConditionFailed."""
+        await self._done(msg.Unlink(paths.to_bytes(path), expected=expected))
 
     async def remove_tree(self, path: PathLike) -> None:
         """Removes a file or a directory with all that is in it, in one step."""
         await self._done(msg.RemoveTree(paths.to_bytes(path)))
 
     async def rename(
-        self, source: PathLike, target: PathLike, no_replace: bool = False, exchange: bool = False
+        self,
+        source: PathLike,
+        target: PathLike,
+        no_replace: bool = False,
+        exchange: bool = False,
+        expected: msg.FileVersion | None = None,
     ) -> None:
-        """Renames, replacing what is at ``target`` as rename(2) does; or not, or exchanging the two."""
+        """Renames, replacing what is at ``target`` as rename(2) does; or not, or exchanging the two.
+
+        With ``expected``, only if that is at ``target``; else ConditionFailed.
+        """
         old, new = paths.to_bytes(source), paths.to_bytes(target)
-        await self._done(msg.Rename(old, target=new, no_replace=no_replace, exchange=exchange))
+        await self._done(msg.Rename(old, target=new, no_replace=no_replace, exchange=exchange, expected=expected))
 
     async def link(self, source: PathLike, target: PathLike) -> None:
         """Gives the file at ``source`` the second name ``target``."""
@@ -226,9 +240,9 @@ class Namespace:
         """Totals of a subtree."""
         return await self._masters.expect(msg.Summarize(paths.to_bytes(path)), msg.Summary)
 
-    async def space(self) -> msg.Space:
+    async def space(self, deadline_seconds: float | None = None) -> msg.Space:
         """The cluster's sizes, as statfs(2)."""
-        return await self._masters.expect(msg.StatSpace(), msg.Space)
+        return await self._masters.expect(msg.StatSpace(), msg.Space, deadline_seconds)
 
     async def status(self) -> msg.Status:
         """What the leader knows of the cluster's health."""

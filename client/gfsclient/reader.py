@@ -45,7 +45,9 @@ class ReadAhead:
         self._fetcher = fetcher
         self._chunks = chunks
         self._planned = position
-        self._segment_bytes = SEGMENT_BYTES if eager else SEGMENT_BYTES_FIRST
+        # Two in the ring at least, where the settings leave room for it.
+        self._segment_bytes_max = max(SEGMENT_BYTES_FIRST, min(SEGMENT_BYTES, core.config.read_ahead_bytes // 2))
+        self._segment_bytes = self._segment_bytes_max if eager else SEGMENT_BYTES_FIRST
         self._segments: deque[Segment] = deque()
         self._ahead_bytes = 0
         self._free: list[bytearray] = []
@@ -83,7 +85,7 @@ class ReadAhead:
         if not head.unread:
             self._segments.popleft()
             self._ahead_bytes -= len(head.piece.view)
-            if len(head.buffer) == SEGMENT_BYTES:
+            if len(head.buffer) == self._segment_bytes_max:
                 self._free.append(head.buffer)
 
     def close(self) -> None:
@@ -110,12 +112,12 @@ class ReadAhead:
             self._segments.append(Segment(piece, skip, buffer, fetch))
             self._ahead_bytes += len(piece.view)
             self._planned += end - offset
-            self._segment_bytes = min(self._segment_bytes * 2, SEGMENT_BYTES)
+            self._segment_bytes = min(self._segment_bytes * 2, self._segment_bytes_max)
 
     def _buffer(self, count: int) -> bytearray:
-        if count <= SEGMENT_BYTES // 2:
+        if count <= self._segment_bytes_max // 2:
             return bytearray(count)  # a small chunk, or the beginning: it would waste a full one
-        return self._free.pop() if self._free else bytearray(SEGMENT_BYTES)
+        return self._free.pop() if self._free else bytearray(max(count, self._segment_bytes_max))
 
 
 class FileReader:
@@ -176,6 +178,13 @@ class FileReader:
         # If the file was cut by someone else meanwhile, it ends there: what was filled beyond is not its content.
         return max(0, min(count, self.chunks.size - offset))
 
+    def read_once(self, offset: int, count: int) -> bytes:
+        """As :meth:`read`, but nothing is fetched ahead, and it is all of it or DataLost: for who reads no more."""
+        buffer = bytearray(self._clip(offset, count))
+        if buffer:
+            self._fill(offset, memoryview(buffer), whole=True)
+        return bytes(memoryview(buffer)[: max(0, self.chunks.size - offset)])  # as in read_into
+
     def read_known(self) -> bytes:
         """The whole file, as long as it was when its chunks were located, or shorter if it was cut since."""
         buffer = bytearray(self.chunks.size)
@@ -206,9 +215,15 @@ class FileReader:
         self.chunks.forget()
         self.chunks.refresh_size()
 
-    def close(self) -> None:
-        with self._lock:
+    def close(self, blocking: bool = True) -> bool:
+        """Gives up what is fetched ahead; False if not ``blocking`` and another thread is reading."""
+        if not self._lock.acquire(blocking=blocking):
+            return False
+        try:
             self._close_ahead()
+        finally:
+            self._lock.release()
+        return True
 
     def _close_ahead(self) -> None:
         if self._ahead is not None:

@@ -19,6 +19,8 @@ COMMANDS = {
     "drill": "gfscluster.drill.command",
     "master": "gfscluster.master",
     "chunkserver": "gfscluster.chunkserver",
+    "gateway": "gfscluster.gateway",
+    "token": "gfscluster.token",
 }
 
 

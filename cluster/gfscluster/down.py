@@ -14,10 +14,10 @@ from gfscluster import current, options, processes
     type=float,
     default=processes.STOP_SECONDS,
     show_default=True,
-    help="How long chunk servers, then masters, may take before they are killed.",
+    help="How long gateways, then chunk servers, then masters, may take before they are killed.",
 )
 def command(directory: Path, stop_seconds: float) -> int:
-    """Stops a cluster on this host: chunk servers first, then masters.
+    """Stops a cluster on this host: gateways first, then chunk servers, then masters.
 
     Only processes that gfs up or gfs start recorded in the directory are ended.
     """

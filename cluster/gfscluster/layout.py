@@ -5,10 +5,12 @@
     D/cluster.toml         what was asked for when the directory was made, and whether the cluster has begun
     D/secret               the cluster's secret, hexadecimal, for the owner only
     D/client.toml          what clients need: the masters and the clients' key
+    D/gateway-secret       what gateways' bearer tokens are signed with, hexadecimal, for the owner only
     D/config/NAME.toml     one process's settings; yours to edit
     D/journal.sqlite       the operation log, shared by the masters, if it is not in PostgreSQL
     D/chunkserver-N/disk-1 a chunk server's data directory
     D/logs/NAME.log        what the processes say
+    D/logs/NAME.access.log a gateway's requests, one line of JSON each
     D/run/NAME.json        what runs: process id and start time
 """
 
@@ -39,6 +41,10 @@ class Layout:
         return self.directory / "secret"
 
     @property
+    def gateway_secret_file(self) -> Path:
+        return self.directory / "gateway-secret"
+
+    @property
     def client_file(self) -> Path:
         return self.directory / "client.toml"
 
@@ -55,6 +61,9 @@ class Layout:
 
     def log_file(self, name: str) -> Path:
         return self.directory / "logs" / f"{name}.log"
+
+    def access_log_file(self, name: str) -> Path:
+        return self.directory / "logs" / f"{name}.access.log"
 
     def exists(self) -> bool:
         return self.cluster_file.exists()
@@ -92,6 +101,9 @@ def create(layout: Layout, shape: Shape) -> None:
         disk = layout.directory / name / "disk-1"
         disk.mkdir(parents=True, mode=0o700, exist_ok=True)
         write_private(layout.config_file(name), _toml(_chunkserver_settings(layout, shape, index, disk)))
+    write_private(layout.gateway_secret_file, secrets.token_hex(SECRET_BYTES) + "\n")
+    for index, name in enumerate(shape.gateway_names):
+        write_private(layout.config_file(name), _toml(_gateway_settings(layout, shape, index)))
     write_private(layout.cluster_file, _toml(shape.as_dict()))
 
 
@@ -116,7 +128,7 @@ def write_private(file: Path, text: str) -> None:
     temporary.replace(file)
 
 
-_OURS_BEFORE_START = {"config", "logs", "run", "secret", "client.toml", "launcher.lock"}
+_OURS_BEFORE_START = {"config", "logs", "run", "secret", "gateway-secret", "client.toml", "launcher.lock"}
 
 
 def _check_name(directory: Path) -> None:
@@ -153,6 +165,17 @@ def _chunkserver_settings(layout: Layout, shape: Shape, index: int, disk: Path) 
         "directories": [str(disk)],
         "masters": shape.master_addresses,
         "secret_file": str(layout.secret_file),
+    }
+
+
+def _gateway_settings(layout: Layout, shape: Shape, index: int) -> dict[str, Any]:
+    name = shape.gateway_names[index]
+    return {
+        "host": shape.host,
+        "port": shape.gateway_port(index),
+        "client_file": str(layout.client_file),
+        "token_secret_file": str(layout.gateway_secret_file),
+        "access_log": str(layout.access_log_file(name)),
     }
 
 

@@ -36,14 +36,23 @@ class Record:
     boot: str
 
     @property
-    def is_chunkserver(self) -> bool:
-        return self.name.startswith("chunkserver-")
+    def kind(self) -> str:
+        """The command that it runs: master, chunkserver or gateway."""
+        return kind_of(self.name)
+
+
+STOP_ORDER: Final = ("gateway", "chunkserver", "master")
+"""Who uses another is stopped before it."""
+
+
+def kind_of(name: str) -> str:
+    """The kind of process that has this name: ``chunkserver-2`` is a chunkserver."""
+    return name.partition("-")[0]
 
 
 def start(layout: Layout, name: str, genesis: bool = False) -> subprocess.Popen[bytes]:
     """Starts a process of the cluster in a session of its own, and records it."""
-    kind = "chunkserver" if name.startswith("chunkserver-") else "master"
-    arguments = [sys.executable, "-m", "gfscluster", kind, "--config", str(layout.config_file(name))]
+    arguments = [sys.executable, "-m", "gfscluster", kind_of(name), "--config", str(layout.config_file(name))]
     if genesis:
         arguments.append("--genesis")
     log_file = layout.log_file(name)
@@ -116,12 +125,12 @@ def wait_until_ended(record: Record, deadline: float) -> bool:
 
 
 def stop(layout: Layout, records: list[Record], stop_seconds: float = STOP_SECONDS) -> list[Record]:
-    """Ends processes, chunk servers before masters; returns those that had to be killed.
+    """Ends processes, gateways before chunk servers before masters; returns those that had to be killed.
 
     StartupError if one cannot be ended even so.
     """
     killed = []
-    for group in ([r for r in records if r.is_chunkserver], [r for r in records if not r.is_chunkserver]):
+    for group in ([record for record in records if record.kind == kind] for kind in STOP_ORDER):
         for record in group:
             send(record, signal.SIGTERM)
         deadline = time.monotonic() + stop_seconds

@@ -12,7 +12,7 @@ from gfsprotocol.errors import ConfigurationError, DirectoryInUse
 @click.argument("name")
 @options.made_directory
 def command(name: str, directory: Path) -> int:
-    """Starts the process NAME (master-1, chunkserver-2, ...) of a cluster made by gfs up, after it died.
+    """Starts the process NAME (master-1, chunkserver-2, gateway-1, ...) of a cluster made by gfs up, after it died.
 
     Returns at once; "gfs status" shows when it takes part again.
     """

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from gfscluster import layout, probe, processes
+from gfscluster import gateways, layout, probe, processes
 from gfscluster.layout import Layout
 from gfscluster.shape import Shape
 from gfsprotocol.errors import AddressInUse, ConfigurationError, GfsError, StartupError
@@ -37,7 +37,7 @@ def start_all(place: Layout, shape: Shape, ready_seconds: float, stop: threading
         processes.forget(place, record.name)
     deadline = time.monotonic() + ready_seconds
     children: dict[str, subprocess.Popen[bytes]] = {}
-    names = [*shape.master_names, *shape.chunkserver_names]
+    names = [name for name in shape.names if name not in shape.gateway_names]
     try:
         if not shape.begun:
             # The log begins once, by one master; the others refuse an empty one.
@@ -48,10 +48,33 @@ def start_all(place: Layout, shape: Shape, ready_seconds: float, stop: threading
         for name in names:
             children[name] = processes.start(place, name)
         status = _wait(place, shape, children, deadline, stop, servers=shape.chunkservers)
+        if status is not None and not _start_gateways(place, shape, children, deadline, stop):
+            status = None
     except BaseException:
         processes.stop(place, processes.recorded(place))
         raise
     return Started(children, status) if status is not None else None
+
+
+def _start_gateways(
+    place: Layout, shape: Shape, children: dict[str, subprocess.Popen[bytes]], deadline: float, stop: threading.Event
+) -> bool:
+    """Starts the gateways and waits until each answers; False if ``stop`` was set meanwhile."""
+    for name in shape.gateway_names:
+        children[name] = processes.start(place, name)
+    while not stop.is_set():
+        _check_children(place, children)
+        answers = {name: gateways.ask(gateways.address(place, name), ASK_SECONDS) for name in shape.gateway_names}
+        waiting = {name: answer for name, answer in answers.items() if answer != gateways.READY}
+        if not waiting:
+            return True
+        if time.monotonic() > deadline:
+            missing = "; ".join(f"{name}: {answer}" for name, answer in waiting.items())
+            raise StartupError(
+                f"not every gateway is ready in time: {missing}; logs are in {place.log_file('x').parent}"
+            )
+        stop.wait(POLL_SECONDS)
+    return False
 
 
 def check_ports(shape: Shape, only: str | None = None) -> None:
@@ -93,9 +116,7 @@ def _wait(
     ]
     missing = "no answer"
     while not stop.is_set():
-        for name, child in children.items():
-            if (status := child.poll()) is not None:
-                raise StartupError(f"{name} ended with status {status}: {last_words(place, name)}")
+        _check_children(place, children)
         answers = asyncio.run(probe.statuses(addresses, key, ASK_SECONDS))
         leader = probe.find_leader(answers)
         if leader is None:
@@ -110,6 +131,13 @@ def _wait(
             raise StartupError(f"the cluster is not ready in time: {missing}; logs are in {place.log_file('x').parent}")
         stop.wait(POLL_SECONDS)
     return None
+
+
+def _check_children(place: Layout, children: dict[str, subprocess.Popen[bytes]]) -> None:
+    """StartupError if one of them has ended."""
+    for name, child in children.items():
+        if (status := child.poll()) is not None:
+            raise StartupError(f"{name} ended with status {status}: {last_words(place, name)}")
 
 
 def _lacking(answers: dict[str, Status | GfsError], leader: Status, servers: int) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from gfsclient.cli.output import json_line, line, size_text, table
-from gfsclient.config import ClientConfig, load_config
-from gfscluster import options, probe
+from gfsclient.config import ClientConfig, find_config, load_config
+from gfscluster import gateways, options, probe
 from gfscluster.health import Health, judge
+from gfscluster.layout import Layout, read_shape
 from gfsprotocol.errors import GfsError
 from gfsprotocol.messages import ServerStatus, Status
 
@@ -36,14 +37,28 @@ def command(directory: Path | None, config: Path | None, json: bool) -> int:
     health = judge(answers)
     leader = probe.find_leader(answers)
     status = answers[leader] if leader is not None else None
+    gateway_states = _gateways(directory, config)
     if json:
-        json_line(_as_json(health, answers, status if isinstance(status, Status) else None))
+        json_line(_as_json(health, answers, gateway_states, status if isinstance(status, Status) else None))
     else:
         line(f"Is my data safe? {health.line}")
         _show_masters(answers)
+        if gateway_states:
+            line()
+            rows = [(each["address"], each["name"], each["state"]) for each in gateway_states]
+            table(rows, ("GATEWAY", "NAME", "STATE"))
         if isinstance(status, Status):
             _show_cluster(status)
     return health.band.value
+
+
+def _gateways(directory: Path | None, config: Path | None) -> list[dict[str, str]]:
+    """The gateways of a cluster on this host; none are known of one elsewhere."""
+    file = find_config(config)
+    place = Layout(directory.absolute()) if directory is not None else Layout(file.parent) if file else None
+    if place is None or not place.exists():
+        return []
+    return gateways.states(place, read_shape(place), ASK_SECONDS)
 
 
 def chosen_config(directory: Path | None, config: Path | None) -> ClientConfig:
@@ -101,13 +116,19 @@ def _server_row(server: ServerStatus) -> tuple[str, ...]:
     )
 
 
-def _as_json(health: Health, answers: dict[str, Status | GfsError], status: Status | None) -> dict[str, Any]:
+def _as_json(
+    health: Health,
+    answers: dict[str, Status | GfsError],
+    gateway_states: list[dict[str, str]],
+    status: Status | None,
+) -> dict[str, Any]:
     """The written contract: see docs/cli.md."""
     value: dict[str, Any] = {
         "state": health.band.name.lower(),
         "verdict": health.verdict,
         "reasons": list(health.reasons),
         "masters": [_master_json(address, answer) for address, answer in answers.items()],
+        "gateways": gateway_states,
     }
     if status is not None:
         value |= {

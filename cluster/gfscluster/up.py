@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 
 from gfscluster import current, layout, options, processes, startup
+from gfscluster import gateways as gateway_state
 from gfscluster.layout import Layout
 from gfscluster.shape import Shape
 from gfsprotocol.errors import ConfigurationError, DirectoryInUse
@@ -25,6 +26,7 @@ MASTERS_DEFAULT: Final = 2
 CHUNKSERVERS_DEFAULT: Final = 3
 PORT_BASE_DEFAULT: Final = 9400
 REPLICATION_DEFAULT: Final = 3
+GATEWAYS_DEFAULT: Final = 1
 WATCH_SECONDS: Final = 0.5
 
 
@@ -39,7 +41,12 @@ WATCH_SECONDS: Final = 0.5
 )
 @click.option("--masters", type=int, help="Master nodes; all but one wait as standbys.  [default: 2]")
 @click.option("--chunkservers", type=int, help="Chunk servers.  [default: 3]")
-@click.option("--port-base", type=int, help="Masters listen here and up, chunk servers 100 higher.  [default: 9400]")
+@click.option("--gateways", type=int, help="HTTP gateways.  [default: 1]")
+@click.option(
+    "--port-base",
+    type=int,
+    help="Masters listen here and up, chunk servers 100 and gateways 200 higher.  [default: 9400]",
+)
 @click.option("--replication", type=int, help="Copies of each chunk.  [default: 3, or as many as there are servers]")
 @click.option(
     "--journal",
@@ -53,6 +60,7 @@ def command(
     directory: Path,
     masters: int | None,
     chunkservers: int | None,
+    gateways: int | None,
     port_base: int | None,
     replication: int | None,
     journal: str | None,
@@ -61,14 +69,15 @@ def command(
 ) -> int:
     """Starts a cluster on this host, and stops it on Ctrl-C.
 
-    The first time it makes the directory; later it starts what is in there, so --masters, --chunkservers, --port-base,
-    --replication and --journal are needed the first time only. A process that dies is reported and not started again:
-    see "gfs start".
+    The first time it makes the directory; later it starts what is in there, so --masters, --chunkservers, --gateways,
+    --port-base, --replication and --journal are needed the first time only. A process that dies is reported and not
+    started again: see "gfs start".
     """
     place = Layout(directory.absolute())
     wanted = {
         "masters": masters,
         "chunkservers": chunkservers,
+        "gateways": gateways,
         "port_base": port_base,
         "replication": replication,
         "journal": journal,
@@ -103,6 +112,7 @@ def _shape(place: Layout, wanted: dict[str, Any]) -> Shape:
             port_base=wanted.get("port_base", PORT_BASE_DEFAULT),
             replication=wanted.get("replication", min(REPLICATION_DEFAULT, chunkservers)),
             journal=wanted.get("journal", ""),
+            gateways=wanted.get("gateways", GATEWAYS_DEFAULT),
         )
         shape.check()
         return shape
@@ -180,6 +190,8 @@ def _announce(place: Layout, shape: Shape, status: Status, detach: bool) -> None
     click.echo(f"The cluster in {place.directory} is ready; it keeps {shape.replication} {copies} of each file.")
     click.echo(f"  masters        {'  '.join(masters)}")
     click.echo(f"  chunk servers  {'  '.join(servers)}")
+    if shape.gateways:
+        click.echo(f"  gateways       {'  '.join(gateway_state.address(place, name) for name in shape.gateway_names)}")
     click.echo(f"  clients        {place.client_file}")
     click.echo(f"  logs           {place.log_file('*')}")
     click.echo("Try" + (":" if detach else ", in another terminal:"))

@@ -17,6 +17,7 @@ from gfsmaster.state import ROOT_SLOT, State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import (
     AlreadyExists,
+    ConditionFailed,
     DirectoryNotEmpty,
     FileTooLarge,
     InvalidArgument,
@@ -292,6 +293,7 @@ class Planner:
         place = self.namespace.walk(user, body.base, body.path, follow=False)
         self._require_creation(place, user, body.path)
         link = op.MakeLink(self._inodes.ids[place.parent], place.name, body.inode)
+        self._check_expected(place.slot, body.expected, body.path)
         if not place.slot:
             return (link,)
         if not body.replace:
@@ -300,6 +302,14 @@ class Planner:
             raise IsADirectory(f"{shown(body.path)}: is a directory")
         self.namespace.require_change(place, user, body.path)
         return (op.RemoveName(self._inodes.ids[place.parent], place.name), link)
+
+    def _check_expected(self, slot: int, expected: msg.FileVersion | None, path: bytes) -> None:
+        """ConditionFailed unless the inode is as a conditional request wants it."""
+        if expected is None:
+            return
+        found = self._state.attributes(slot) if slot else None
+        if found is None or msg.FileVersion(found.inode, found.size, found.changed_ns) != expected:
+            raise ConditionFailed(f"{shown(path)}: the file was changed, replaced or removed meanwhile")
 
     # ------------------------------------------------------------------------------------------------ lengths, end
 
@@ -392,6 +402,7 @@ class Planner:
         self._require_new_parent(place, target, user, body.path)
         ids = self._inodes.ids
         names = (ids[place.parent], place.name, ids[target.parent], target.name, client if body.hold else b"")
+        self._check_expected(target.slot, body.expected, body.target)
         if body.exchange:
             self._require_new_parent(target, place, user, body.target)
             return (op.Exchange(*names),)
@@ -430,6 +441,7 @@ class Planner:
         place = self._named(user, body.base, body.path)
         if place.slot in self._inodes.directories:
             raise IsADirectory(f"{shown(body.path)}: is a directory")
+        self._check_expected(place.slot, body.expected, body.path)
         holder = client if body.hold else b""
         return (op.RemoveName(self._inodes.ids[place.parent], place.name, holder),)
 

@@ -7,7 +7,7 @@
     │   ├── NotFound, AlreadyExists, NotADirectory, IsADirectory, DirectoryNotEmpty
     │   ├── PermissionDenied, NotPermitted
     │   ├── InvalidArgument, NameTooLong, SymlinkLoop, TooManyLinks, NoSuchAttribute
-    │   ├── FileTooLarge, StaleHandle, CallForgotten
+    │   ├── FileTooLarge, StaleHandle, CallForgotten, ConditionFailed
     │   └── AttributesFull, AttributeTooLarge
     ├── DataError                 a chunk or a replica cannot give or take the bytes
     │   ├── ChunkNotFound, StaleReplica, ChunkCorrupt, ChunkFull
@@ -203,6 +203,15 @@ class CallForgotten(NamespaceError):
     errno = errno.EIO
     http_status = 409
     exit_code = 16
+
+
+class ConditionFailed(NamespaceError):
+    """The file is not the one that the change was meant for."""
+
+    code = 116
+    errno = errno.ECANCELED
+    http_status = 412
+    exit_code = 17
 
 
 class AttributesFull(NamespaceError):

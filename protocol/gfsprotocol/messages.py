@@ -110,6 +110,14 @@ class Entry(Wire, frozen=True):
     attributes: Attributes
 
 
+class FileVersion(Wire, frozen=True):
+    """One state of one file: with equal fields, its content is the same (HTTP's strong validator)."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+
 class ServerAddress(Wire, frozen=True):
     """Where a chunk server takes bulk data."""
 
@@ -261,6 +269,8 @@ class Publish(PathRequest, frozen=True, tag=108):
 
     inode: int = 0
     replace: bool = False
+    expected: FileVersion | None = None
+    """Only if this is what is replaced, else ConditionFailed."""
 
 
 class Rename(PathRequest, frozen=True, tag=109):
@@ -272,6 +282,8 @@ class Rename(PathRequest, frozen=True, tag=109):
     exchange: bool = False
     hold: bool = False
     """As in Unlink, for the file that is replaced."""
+    expected: FileVersion | None = None
+    """Only if this is at ``target``, else ConditionFailed."""
 
 
 class Unlink(PathRequest, frozen=True, tag=110):
@@ -282,6 +294,8 @@ class Unlink(PathRequest, frozen=True, tag=110):
     """
 
     hold: bool = False
+    expected: FileVersion | None = None
+    """Only if this is what is removed, else ConditionFailed."""
 
 
 class Rmdir(PathRequest, frozen=True, tag=111):

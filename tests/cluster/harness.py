@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from gfscluster import processes
 from gfscluster.layout import Layout
 from gfscluster.processes import Record
-from gfscluster.shape import CHUNKSERVER_PORT_OFFSET
+from gfscluster.shape import CHUNKSERVER_PORT_OFFSET, GATEWAY_PORT_OFFSET
 
 if TYPE_CHECKING:
     from gfsclient.filesystem import FileSystem
@@ -40,14 +40,17 @@ class Cluster:
         master: Mapping[str, object] | None = None,
         chunkserver: Mapping[str, object] | None = None,
         journal: str | None = None,
+        gateways: int = 0,
+        gateway: Mapping[str, object] | None = None,
     ) -> None:
         self.layout = Layout(directory)
         self.directory = directory
         self._masters = masters
         self._chunkservers = chunkservers
         self._replication = replication
+        self._gateways = gateways
         self.journal_url = journal or f"sqlite:///{directory / 'journal.sqlite'}"
-        self.port_base = free_port_base(masters, chunkservers)
+        self.port_base = free_port_base(masters, chunkservers, gateways)
         self.environment = {
             **os.environ,
             **({"GFS_JOURNAL": journal} if journal else {}),
@@ -56,6 +59,7 @@ class Cluster:
             **_variables("GFS_MASTER_", master or {}),
             # Tests fill no disk: what the machine has free is no concern of theirs.
             **_variables("GFS_CHUNKSERVER_", {"reserve_bytes": 0} | dict(chunkserver or {})),
+            **_variables("GFS_GATEWAY_", gateway or {}),
         }
 
     # ------------------------------------------------------------------------------------------------- the whole
@@ -63,6 +67,7 @@ class Cluster:
     def up(self) -> None:
         """Starts everything, the first time or again; returns when it is ready."""
         arguments = ["--masters", str(self._masters), "--chunkservers", str(self._chunkservers)]
+        arguments += ["--gateways", str(self._gateways)]
         if self._replication is not None:
             arguments += ["--replication", str(self._replication)]
         done = self.gfs(
@@ -112,6 +117,10 @@ class Cluster:
         """Starts a process that was killed; the environment's settings hold for it too."""
         done = self.gfs("start", name, "--dir", str(self.directory))
         assert done.returncode == 0, done.stderr.decode()
+
+    def gateway_url(self, number: int = 1) -> str:
+        """Where a gateway answers."""
+        return f"http://127.0.0.1:{self.port_base + GATEWAY_PORT_OFFSET + number - 1}"
 
     def data_directory(self, name: str) -> Path:
         """Where a chunk server keeps its chunks."""
@@ -179,11 +188,12 @@ def wait_until(what: str, condition: Callable[[], bool], seconds: float = 30.0) 
         time.sleep(0.02)
 
 
-def free_port_base(masters: int, chunkservers: int) -> int:
+def free_port_base(masters: int, chunkservers: int, gateways: int = 0) -> int:
     """A port base of which all ports that a cluster would use are free just now."""
     for _ in range(100):
         base = random.choice(PORTS)
         offsets = [*range(masters), *range(CHUNKSERVER_PORT_OFFSET, CHUNKSERVER_PORT_OFFSET + chunkservers)]
+        offsets += range(GATEWAY_PORT_OFFSET, GATEWAY_PORT_OFFSET + gateways)
         if all(_is_free(base + offset) for offset in offsets):
             return base
     raise AssertionError("no free ports")

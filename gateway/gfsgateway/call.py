@@ -1,0 +1,117 @@
+"""One request on its way to its handler: who asks, for which path, with what."""
+
+import json
+import stat
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
+
+from aiohttp import hdrs, web
+from pydantic import BaseModel, ValidationError
+
+from gfsclient.filesystem import FileSystem
+from gfsgateway import targets
+from gfsgateway.auth import Identity
+from gfsgateway.problems import HttpRefusal
+from gfsgateway.transfer import JSON_BYTES_MAX, Body, Sender
+from gfsprotocol.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied
+
+if TYPE_CHECKING:
+    from gfsgateway.app import Gateway
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class Call:
+    """What a handler needs to know. ``rest`` is what of the path follows the route's prefix, still encoded."""
+
+    __slots__ = ("gateway", "identity", "request", "rest")
+
+    def __init__(self, gateway: "Gateway", request: web.BaseRequest, rest: str, identity: Identity) -> None:
+        self.gateway = gateway
+        self.request = request
+        self.rest = rest
+        self.identity = identity
+
+    async def files(self, is_wide: bool = True) -> FileSystem:
+        """The file system in the name of whom the request speaks for."""
+        return await self.gateway.users.view(self.identity.user, is_wide)
+
+    async def path(self) -> bytes:
+        """The path that the request's address names, if it may be used; see :meth:`permitted`."""
+        return await self.permitted(targets.decoded(self.rest))
+
+    async def permitted(self, path: bytes) -> bytes:
+        """``path``, if the token allows it. PermissionDenied if it does not, or if a link could lead out of it.
+
+        A token's paths are names. What a symbolic link on the way leads to need not be below them, so who has a token
+        for some paths follows none.
+        """
+        prefix = self.identity.prefix_of(path)
+        if not self.identity.prefixes or prefix == b"/":
+            return path
+        files = await self.files()
+        at = prefix
+        for name in filter(None, path[len(prefix) :].split(b"/")):
+            if name == b"..":
+                raise PermissionDenied("a path with '..' needs a token for all paths")
+            at += b"/" + name
+            try:
+                attributes = await files.stat(at, follow=False)
+            except (NotFound, NotADirectory):
+                return path
+            if stat.S_ISLNK(attributes.mode):
+                raise PermissionDenied("a token for some paths follows no symbolic links")
+        return path
+
+    def query(self, kind: type[_Model]) -> _Model:
+        """The query as ``kind`` has it: each parameter once, none that is not known. InvalidArgument if it is not."""
+        values: dict[str, str] = {}
+        for name, value in self.request.query.items():
+            if name in values:
+                raise InvalidArgument(f"the parameter '{name}' is there twice")
+            values[name] = value
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            raise InvalidArgument(_complaint(error, "parameter")) from error
+
+    async def json(self, kind: type[_Model]) -> _Model:
+        """The body as ``kind`` has it. InvalidArgument, or HttpRefusal, if it is not."""
+        if self.request.content_type not in ("application/json", "application/octet-stream"):
+            raise HttpRefusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must be application/json")
+        data = await self.body(JSON_BYTES_MAX).read()
+        try:
+            return kind.model_validate(json.loads(data.decode()))
+        except ValidationError as error:
+            raise InvalidArgument(_complaint(error, "field")) from error
+        except (ValueError, RecursionError) as error:
+            raise InvalidArgument(f"the body is not JSON: {error}") from error
+
+    def body(self, bytes_max: int | None = None) -> Body:
+        """The request's body; by default as large as an upload may be."""
+        config = self.gateway.config
+        return Body(self.request, config.upload_bytes_max if bytes_max is None else bytes_max, config.stall_seconds)
+
+    def sender(self, response: web.StreamResponse) -> Sender:
+        """What sends the body of ``response``."""
+        return Sender(self.request, response, self.gateway.config.stall_seconds)
+
+    @property
+    def is_head(self) -> bool:
+        return self.request.method == hdrs.METH_HEAD
+
+
+def _complaint(error: ValidationError, what: str) -> str:
+    """What is wrong, in one line."""
+    complaints = []
+    for detail in error.errors():
+        name = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            complaints.append(f"unknown {what} '{name}'")
+        elif detail["type"] == "missing":
+            complaints.append(f"the {what} '{name}' is missing")
+        else:
+            complaints.append(
+                f"{what} '{name}': {detail['msg'].removeprefix('Value error, ')}" if name else detail["msg"]
+            )
+    return "; ".join(complaints)

@@ -1,0 +1,265 @@
+"""PUT, append and DELETE of a file. What is put appears whole, in one step, or not at all."""
+
+import asyncio
+import re
+import stat
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final, Literal
+
+from aiohttp import hdrs, web
+from pydantic import Field
+
+from gfsclient import paths
+from gfsclient.filesystem import FileSystem
+from gfsclient.upload import Upload
+from gfsgateway import targets
+from gfsgateway.call import Call
+from gfsgateway.problems import HttpRefusal
+from gfsgateway.rest import digests, models, shapes
+from gfsgateway.rest.conditions import Conditions
+from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
+from gfsgateway.rest.reading import TYPE_ATTRIBUTE, TYPE_CHARACTERS_MAX, UNKNOWN_TYPE
+from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, IsADirectory, NotFound
+from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, RECORD_BYTES_MAX, REPLICATION_MAX
+from gfsprotocol.messages import Attributes
+
+PUBLISH_ATTEMPTS: Final = 8
+"""How often a condition is weighed again because the file has just changed once more."""
+KEEP_SECONDS_DEFAULT: Final = 86_400
+_MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;.*)?", re.ASCII)
+
+
+class WriteQuery(Query):
+    """How a new file is to be."""
+
+    mode: models.Mode | None = Field(None, description="Permissions; by default 0644, or those of the file replaced.")
+    replication: int = Field(0, ge=0, le=REPLICATION_MAX, description="Copies of each chunk; 0: as usual there.")
+    chunk_bytes: int = Field(
+        0, ge=0, le=CHUNK_BYTES_MAX, multiple_of=CHUNK_BYTES_MIN, description="Bytes of a chunk; 0: as usual there."
+    )
+    parents: bool = Field(False, description="Make the directories above it that are missing.")
+
+
+class AppendQuery(Query):
+    """How to append."""
+
+    append: Literal["", "record"] = Field(
+        "", description="'record' appends at most 1 MiB in one step, safe beside others who append to the same file."
+    )
+    create: bool = Field(False, description="Make the file if it is not there.")
+
+
+class DeleteQuery(Query):
+    """Where it goes."""
+
+    trash: bool = Field(False, description="Into the trash, from which it can be brought back.")
+    keep_seconds: int = Field(KEEP_SECONDS_DEFAULT, ge=1, le=10**9, description="How long the trash keeps it.")
+
+
+async def put(call: Call) -> web.StreamResponse:
+    """Makes the body the content of a file. Until it has come whole, and is durable, nothing is seen of it."""
+    query = call.query(WriteQuery)
+    path = await call.path()
+    if hdrs.CONTENT_RANGE in call.request.headers:
+        raise InvalidArgument("a part of a file cannot be put: use an upload that can be resumed, or append")
+    conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
+    body = call.body()
+    async with call.gateway.transfers.turn():
+        files = await call.files(call.gateway.transfers.is_wide)
+        present = await present_file(files, path)
+        conditions.check(present)
+        if query.parents:
+            await files.mkdir(paths.parent(path), mode=0o755, parents=True)
+        async with new_file(files, path, query, present) as upload:
+            async for piece in body.pieces():
+                expected.update(piece)
+                await upload.write(piece)
+            expected.check()
+            await keep_type(upload, call.request.headers.get(hdrs.CONTENT_TYPE))
+            found, is_new = await publish(files, upload, path, conditions)
+    headers = {hdrs.ETAG: shapes.etag(found), hdrs.LOCATION: f"/v1/files{targets.encoded(path)}"}
+    return shapes.reply(shapes.attributes(path, found), 201 if is_new else 200, headers)
+
+
+async def present_file(files: FileSystem, path: bytes) -> Attributes | None:
+    """What a new file would replace. IsADirectory if that is a directory."""
+    try:
+        found = await files.stat(path, follow=False)
+    except NotFound:
+        return None
+    if stat.S_ISDIR(found.mode):
+        raise IsADirectory(f"{paths.to_text(path)}: is a directory")
+    return found
+
+
+@asynccontextmanager
+async def new_file(
+    files: FileSystem, path: bytes, query: WriteQuery, present: Attributes | None
+) -> AsyncIterator[Upload]:
+    """A file without a name; if the block fails, or does not publish it, nothing stays of it."""
+    kept = stat.S_IMODE(present.mode) if present is not None and stat.S_ISREG(present.mode) else 0o644
+    upload = await files.begin_upload(
+        path,
+        replication=query.replication,
+        chunk_bytes=query.chunk_bytes,
+        permissions=kept if query.mode is None else int(query.mode, 8),
+    )
+    try:
+        yield upload
+    finally:
+        if not upload.is_over:
+            await asyncio.shield(upload.discard())
+
+
+async def keep_type(upload: Upload, header: str | None) -> None:
+    """Notes the Content-Type, if it says anything."""
+    if header is None or header == UNKNOWN_TYPE:
+        return
+    await upload.set_xattr(TYPE_ATTRIBUTE, checked_type(header).encode("latin-1", "replace"))
+
+
+def checked_type(header: str) -> str:
+    """A Content-Type that may be sent back. InvalidArgument if it is none."""
+    if len(header) > TYPE_CHARACTERS_MAX or not header.isprintable() or not _MEDIA_TYPE.fullmatch(header):
+        raise InvalidArgument("the Content-Type is not one")
+    return header
+
+
+async def publish(files: FileSystem, upload: Upload, path: bytes, conditions: Conditions) -> tuple[Attributes, bool]:
+    """Gives the file its name if the conditions hold at that very moment; what it is like, and whether it is new.
+
+    The conditions are weighed for what is there, and the master names the file only if that is still there: if not,
+    they are weighed again.
+    """
+    await upload.finish()
+    for _ in range(PUBLISH_ATTEMPTS):
+        present = await present_file(files, path)
+        conditions.check(present)
+        version = shapes.version(present) if present is not None and conditions.is_any else None
+        is_new_wanted = present is None and conditions.is_any
+        try:
+            return await upload.publish(replace=not is_new_wanted, expected=version), present is None
+        except (AlreadyExists, ConditionFailed):
+            continue
+    raise ConditionFailed("the file is changed all the time")
+
+
+async def append(call: Call) -> web.StreamResponse:
+    """Puts the body behind the end of a file."""
+    query = call.query(AppendQuery)
+    path = await call.path()
+    conditions = Conditions(call.request)
+    files = await call.files(call.gateway.transfers.is_wide)
+    present = await _to_append_to(files, path, query.create, conditions)
+    wanted = upload_offset(call.request)
+    if query.append == "record":
+        data = await call.body(RECORD_BYTES_MAX).read()
+        offset = await files.append_record(path, data, sync=True)
+        return shapes.reply({"offset": offset, "size": len(data)})
+    async with call.gateway.transfers.turn(), await files.open(path, "r+b") as file:
+        offset = await file.seek(0, 2)
+        if wanted is not None and wanted != offset:
+            headers = {"Upload-Offset": str(offset)}
+            raise HttpRefusal(HTTPStatus.CONFLICT, f"the file ends at {offset}, not at {wanted}", headers)
+        if conditions.is_any and file.attributes.inode != (present.inode if present is not None else 0):
+            raise ConditionFailed("the file was replaced meanwhile")
+        body = call.body()
+        async for piece in body.pieces():
+            await file.write(piece)
+    headers = {hdrs.ETAG: shapes.etag(file.attributes), "Upload-Offset": str(offset + body.received)}
+    return shapes.reply({"offset": offset, "size": body.received}, headers=headers)
+
+
+async def _to_append_to(files: FileSystem, path: bytes, create: bool, conditions: Conditions) -> Attributes | None:
+    try:
+        found = await files.stat(path)
+    except NotFound:
+        conditions.check(None)
+        if not create:
+            raise
+        return await files.make_file(path, permissions=0o644)
+    conditions.check(found)
+    return found
+
+
+def upload_offset(request: web.BaseRequest) -> int | None:
+    """The Upload-Offset header, or None. InvalidArgument if it is no number."""
+    text = request.headers.get("Upload-Offset")
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise InvalidArgument("the Upload-Offset header is not a number")
+    return int(text)
+
+
+async def delete(call: Call) -> web.StreamResponse:
+    """Removes a file's name, or moves it to the trash."""
+    query = call.query(DeleteQuery)
+    path = await call.path()
+    files = await call.files()
+    conditions = Conditions(call.request)
+    if query.trash:
+        if conditions.is_any:
+            raise InvalidArgument("what goes into the trash goes there unconditionally")
+        if await present_file(files, path) is None:
+            raise NotFound(f"{paths.to_text(path)}: no such file or directory")
+        entry = await files.move_to_trash(path, query.keep_seconds)
+        return shapes.reply(shapes.trash_entry(entry))
+    version = None
+    if conditions.is_any:
+        present = await present_file(files, path)
+        conditions.check(present)
+        version = shapes.version(present) if present is not None else None
+    await files.remove(path, expected=version)
+    return web.Response(status=204)
+
+
+_CONDITIONS: Final = (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH, hdrs.IF_UNMODIFIED_SINCE)
+_APPENDED: Final = {200: models.Appended}
+
+ENDPOINTS: Final = [
+    Endpoint(
+        hdrs.METH_PUT,
+        "/v1/files/{path}",
+        put,
+        "Make the body the content of a file, new or not: whole, or not at all.",
+        WriteQuery,
+        CONTENT,
+        {201: models.Attributes, 200: models.Attributes},
+        (*_CONDITIONS, hdrs.CONTENT_TYPE, "Repr-Digest"),
+        (hdrs.ETAG, hdrs.LOCATION),
+    ),
+    Endpoint(
+        hdrs.METH_POST,
+        "/v1/files/{path}",
+        append,
+        "Append the body to a file.",
+        AppendQuery,
+        CONTENT,
+        dict(_APPENDED),
+        (*_CONDITIONS, "Upload-Offset"),
+        (hdrs.ETAG, "Upload-Offset"),
+    ),
+    Endpoint(
+        hdrs.METH_PATCH,
+        "/v1/files/{path}",
+        append,
+        "Append the body to a file; the same as POST.",
+        AppendQuery,
+        CONTENT,
+        dict(_APPENDED),
+        (*_CONDITIONS, "Upload-Offset"),
+        (hdrs.ETAG, "Upload-Offset"),
+    ),
+    Endpoint(
+        hdrs.METH_DELETE,
+        "/v1/files/{path}",
+        delete,
+        "Remove a file, for good or into the trash.",
+        DeleteQuery,
+        answers={204: None, 200: models.TrashEntry},
+        request_headers=_CONDITIONS,
+    ),
+]

@@ -1,0 +1,138 @@
+"""Bodies, in both directions: in bounded memory, in turn, never faster than the other side, and never without end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from gfsgateway.config import GatewayConfig
+from gfsgateway.problems import HttpRefusal
+from gfsgateway.users import WIDE_READ_AHEAD_BYTES
+from gfsprotocol.errors import Busy
+from gfsprotocol.ids import KIB, MIB
+
+PIECE_BYTES: Final = 256 * KIB
+"""What is read and sent at a time."""
+JSON_BYTES_MAX: Final = 1 * MIB
+"""The largest body that is not a file's content."""
+
+
+class Transfers:
+    """Who may move a large body now: so many at a time, in order of arrival, and only so many may wait."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._config = config
+        self._free = asyncio.Semaphore(config.transfers_max)
+        self._waiting = 0
+        self.active = 0
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether another transfer may have large buffers."""
+        return (self.active + 1) * WIDE_READ_AHEAD_BYTES <= self._config.transfer_bytes
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits for a place and holds it. Busy if too many wait, or for too long."""
+        await self._enter()
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
+            self._free.release()
+
+    async def _enter(self) -> None:
+        if self._free.locked() and self._waiting >= self._config.waiting_max:
+            raise Busy("too many transfers wait already")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._config.queue_seconds):
+                await self._free.acquire()
+        except TimeoutError as error:
+            raise Busy("too many transfers are under way") from error
+        finally:
+            self._waiting -= 1
+
+
+class Body:
+    """The body of a request, read as it comes."""
+
+    def __init__(self, request: web.BaseRequest, bytes_max: int, stall_seconds: float) -> None:
+        """HttpRefusal if its head says already that it cannot be taken."""
+        self._request = request
+        self._bytes_max = bytes_max
+        self._stall_seconds = stall_seconds
+        self.received = 0
+        length = request.content_length
+        if length is not None and length > bytes_max:
+            raise _too_large(bytes_max)
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+            raise HttpRefusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must come without a Content-Encoding")
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """What comes, until its end. HttpRefusal if it is too large, stops coming, or ends before its end."""
+        await self._invite()
+        content = self._request.content
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    piece = await content.readany()
+            except TimeoutError as error:
+                message = f"the body made no progress for {self._stall_seconds:g} s"
+                raise HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, message, close=True) from error
+            except (web.RequestPayloadError, ConnectionError) as error:
+                raise HttpRefusal(HTTPStatus.BAD_REQUEST, "the body ended before its end", close=True) from error
+            if not piece:
+                return
+            self.received += len(piece)
+            if self.received > self._bytes_max:
+                raise _too_large(self._bytes_max)
+            yield piece
+
+    async def read(self) -> bytes:
+        """All of it."""
+        return b"".join([piece async for piece in self.pieces()])
+
+    async def _invite(self) -> None:
+        """Says that the body may come, to a client that waits for it before it sends a large one."""
+        expectation = self._request.headers.get(hdrs.EXPECT)
+        if expectation is None or self._request.version < (1, 1):
+            return
+        if expectation.lower() != "100-continue":
+            raise HttpRefusal(HTTPStatus.EXPECTATION_FAILED, f"'{expectation}' is not an expectation that can be met")
+        if self._request.content.is_eof() or self._request.content.total_bytes:
+            return
+        await self._request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # Else the head of the final response would be taken for sent.
+        self._request.writer.output_size = 0
+
+
+def _too_large(bytes_max: int) -> HttpRefusal:
+    return HttpRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {bytes_max} bytes", close=True)
+
+
+class Sender:
+    """A response's body on its way to a client that may be slow, or gone."""
+
+    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, stall_seconds: float) -> None:
+        self._request = request
+        self._response = response
+        self._stall_seconds = stall_seconds
+
+    async def write(self, data: bytes) -> None:
+        """Returns when there is room for more. ConnectionError if the client has gone, or takes nothing for long."""
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                await self._response.write(data)
+        except TimeoutError as error:
+            self.abort()
+            raise ConnectionResetError("the client takes nothing") from error
+
+    def abort(self) -> None:
+        """Ends the connection in the middle of the body: what has come must not be taken for the whole."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
