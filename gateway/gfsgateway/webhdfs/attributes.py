@@ -16,7 +16,7 @@ from gfsprotocol.errors import AlreadyExists, NoSuchAttribute
 
 _NAMESPACES: Final = ("user", "trusted", "system", "security", "raw")
 _SHIFTS: Final = {"user": 6, "group": 3, "other": 0}
-_ENTRY: Final = re.compile(r"(?:(default):)?(user|group|mask|other):([^:]*)(?::([r-][w-][x-]))?")
+_ENTRY: Final = re.compile(r"(?:(default):)?(user|group|mask|other):([^:]*)(?::([r-][w-][x-])?)?")
 _NO_ACLS: Final = (
     "The ACL operation has been rejected.  Support for ACLs beyond the permissions of owner, group and others"
 )
