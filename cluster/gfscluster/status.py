@@ -39,8 +39,7 @@ def command(directory: Path | None, config: Path | None, json: bool) -> int:
     status = answers[leader] if leader is not None else None
     gateway_states = _gateways(directory, config)
     if json:
-        value = _as_json(health, answers, status if isinstance(status, Status) else None)
-        json_line(value | {"gateways": gateway_states})
+        json_line(_as_json(health, answers, gateway_states, status if isinstance(status, Status) else None))
     else:
         line(f"Is my data safe? {health.line}")
         _show_masters(answers)
@@ -117,13 +116,19 @@ def _server_row(server: ServerStatus) -> tuple[str, ...]:
     )
 
 
-def _as_json(health: Health, answers: dict[str, Status | GfsError], status: Status | None) -> dict[str, Any]:
+def _as_json(
+    health: Health,
+    answers: dict[str, Status | GfsError],
+    gateway_states: list[dict[str, str]],
+    status: Status | None,
+) -> dict[str, Any]:
     """The written contract: see docs/cli.md."""
     value: dict[str, Any] = {
         "state": health.band.name.lower(),
         "verdict": health.verdict,
         "reasons": list(health.reasons),
         "masters": [_master_json(address, answer) for address, answer in answers.items()],
+        "gateways": gateway_states,
     }
     if status is not None:
         value |= {

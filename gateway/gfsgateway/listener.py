@@ -1,12 +1,14 @@
 """Connections: aiohttp's HTTP, with our limits, our errors, and an ear for a client that has said all it will say."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
 from gfsgateway.config import GatewayConfig
 from gfsgateway.problems import HttpRefusal, document, problem
@@ -17,6 +19,8 @@ from gfsprotocol.network import server_log
 LINE_BYTES_MAX: Final = 16 * KIB
 FIELD_BYTES_MAX: Final = 8 * KIB
 HEADERS_MAX: Final = 64
+DETAIL_CHARACTERS: Final = 120
+"""Of what aiohttp says of a request that it cannot read; it may quote all of that."""
 READ_BUFFER_BYTES: Final = 256 * KIB
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client hears why."""
@@ -58,13 +62,17 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What is not even HTTP. (What goes wrong in a handler does not come here.)"""
+        """What is not even HTTP. From a handler only this comes here: that the client has gone."""
+        if isinstance(exc, ConnectionError):
+            raise exc
         if exc is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log_exception("a bug in the gateway", exc_info=exc)
         lines = (message or "").strip().splitlines() or ["this is not a request that HTTP allows"]
-        if lines[0].startswith("Got more than"):
-            return problem(HttpRefusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, lines[0], close=True))
-        return problem(HttpRefusal(HTTPStatus(status), lines[0], close=True))
+        if isinstance(exc, LineTooLong):
+            is_target = str(LINE_BYTES_MAX) in lines[0]
+            status = HTTPStatus.REQUEST_URI_TOO_LONG if is_target else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            lines = ["the target is too long" if is_target else "a header is too long"]
+        return problem(HttpRefusal(HTTPStatus(status), lines[0][:DETAIL_CHARACTERS], close=True))
 
 
 class Listener(web.Server):
@@ -75,6 +83,8 @@ class Listener(web.Server):
         self.connections_max = config.connections_max
         self.current: dict[Connection, web.BaseRequest] = {}
         self._handler = handler
+        self._is_stopping = False
+        self._is_drained = asyncio.Event()
         self._options: dict[str, Any] = {
             "loop": asyncio.get_running_loop(),
             "keepalive_timeout": config.header_seconds,
@@ -91,14 +101,33 @@ class Listener(web.Server):
     def __call__(self) -> web.RequestHandler:
         return Connection(self, **self._options)
 
+    async def drain(self, seconds: float) -> None:
+        """Ends connections that wait for a request, and lets those that have one finish it, for so long at most.
+
+        To be called before the runner's cleanup, which reads no more of any body.
+        """
+        self._is_stopping = True
+        for connection in self.connections:
+            if connection not in self.current:
+                connection.close()
+        if self.current:
+            self._is_drained.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_drained.wait(), seconds)
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = request.protocol
         assert isinstance(connection, Connection)
         self.current[connection] = request
         try:
-            return await self._handler(request)
+            response = await self._handler(request)
+            if self._is_stopping:
+                response.force_close()
+            return response
         finally:
             self.current.pop(connection, None)
+            if not self.current:
+                self._is_drained.set()
 
 
 def tls_context(config: GatewayConfig) -> ssl.SSLContext | None:

@@ -22,6 +22,8 @@ from gfsprotocol.settings import read_secret
 
 BACKLOG: Final = 512
 CONNECT_PAUSE_SECONDS: Final = 0.5
+CANCEL_SECONDS: Final = 2.0
+"""How long a request may take to end when it is cancelled."""
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +53,11 @@ class GatewayProcess:
                 return 0
             async with files:
                 gateway = Gateway(config, files, auth)
-                runner = web.ServerRunner(Listener(config, gateway.handle), shutdown_timeout=config.stop_seconds)
+                server = Listener(config, gateway.handle)
+                runner = web.ServerRunner(server, shutdown_timeout=CANCEL_SECONDS)
                 await runner.setup()
-                await web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG).start()
+                site = web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG)
+                await site.start()
                 janitor = asyncio.create_task(uploads.expire_for_ever(files, config.upload_keep_seconds))
                 scheme = "http" if context is None else "https"
                 log.info("the gateway listens on %s://%s:%d", scheme, config.host, self.port)
@@ -63,6 +67,8 @@ class GatewayProcess:
                     gateway.is_stopping = True
                     janitor.cancel()
                     await asyncio.gather(janitor, return_exceptions=True)
+                    await site.stop()
+                    await server.drain(config.stop_seconds)
                     await runner.cleanup()
                     await gateway.close()
         log.info("the gateway has stopped")

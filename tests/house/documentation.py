@@ -17,6 +17,7 @@ from gfsclient.cli.__main__ import gfsclient
 from gfsclient.config import ClientConfig
 from gfscluster.__main__ import gfs
 from gfscluster.flags import flag_name
+from gfsgateway.config import GatewayConfig
 from gfsmaster.config import MasterConfig
 from gfsprotocol.errors import ERRORS_BY_CODE
 from gfsprotocol.settings import Settings
@@ -77,6 +78,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings-master": lambda: settings_table(MasterConfig, flags=True),
     "settings-chunkserver": lambda: settings_table(ChunkServerConfig, flags=True),
     "settings-client": lambda: settings_table(ClientConfig, flags=False),
+    "settings-gateway": lambda: settings_table(GatewayConfig, flags=True),
     "errors": errors_table,
     "help-gfs": lambda: help_pages(gfs, "gfs"),
     "help-gfsclient": lambda: help_pages(gfsclient, "gfsclient"),

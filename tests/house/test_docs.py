@@ -18,6 +18,7 @@ from gfsclient.config import CONFIG_VARIABLE, ClientConfig
 from gfscluster import up
 from gfscluster.__main__ import gfs
 from gfscluster.health import Band
+from gfsgateway.config import GatewayConfig
 from gfsmaster.config import MasterConfig
 from gfsprotocol.errors import ERRORS_BY_CODE
 from tests.cluster.harness import BIN, Cluster
@@ -26,7 +27,7 @@ from tests.house.documentation import ROOT
 
 PAGES = [ROOT / "README.md", *sorted(documentation.DOCS.rglob("*.md"))]
 PROGRAMS = {"gfs": gfs, "gfsclient": gfsclient}
-KINDS = (MasterConfig, ChunkServerConfig, ClientConfig)
+KINDS = (MasterConfig, ChunkServerConfig, ClientConfig, GatewayConfig)
 
 
 @pytest.mark.parametrize("page", documentation.pages(), ids=lambda page: page.name)
@@ -153,8 +154,10 @@ def test_modules_that_must_be_pure_exist() -> None:
 @pytest.mark.slow
 def test_the_session_in_the_readme_happens(cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text()
-    session, python = (re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)[0] for kind in ("console", "python"))
-    running = cluster()
+    (python,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    running = cluster(gateways=1)
+    session = "".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL))
+    session = session.replace("localhost:9600", running.gateway_url())
     environment = {**running.environment, "PATH": f"{BIN}:{os.environ['PATH']}"}
     for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", session, re.MULTILINE):
         if command.startswith("export PATH"):

@@ -35,6 +35,7 @@ from gfsprotocol.errors import (
     NoSuchAttribute,
     NotADirectory,
     NotFound,
+    PermissionDenied,
 )
 from gfsprotocol.ids import FILE_BYTES_MAX
 from gfsprotocol.messages import Attributes
@@ -43,6 +44,8 @@ DIRECTORY: Final = b"/.gfs/uploads"
 PLAN_ATTRIBUTE: Final = "user.gfs.upload"
 ROOT: Final = (0, 0)
 EXPIRY_SECONDS: Final = 600.0
+RECORD_SECONDS: Final = 1.0
+"""What came before so long at most need not be sent again when the gateway dies."""
 _ID: Final = re.compile("[0-9a-f]{32}")
 _COMPLETE: Final = "/complete"
 
@@ -122,7 +125,7 @@ class Pending:
         try:
             found = await files.stat(file, follow=False)
             plan = msgspec.msgpack.decode(await files.get_xattr(file, PLAN_ATTRIBUTE), type=Plan)
-        except (NotFound, NoSuchAttribute, msgspec.MsgspecError) as error:
+        except (NotFound, PermissionDenied, NoSuchAttribute, msgspec.MsgspecError) as error:
             raise NotFound("there is no such upload") from error
         if found.uid != call.identity.user[0]:
             raise NotFound("there is no such upload")
@@ -150,11 +153,15 @@ async def receive(call: Call) -> web.StreamResponse:
             if wanted != offset:
                 headers = {"Upload-Offset": str(offset)}
                 raise HttpRefusal(HTTPStatus.CONFLICT, f"the upload is at {offset}, not at {wanted}", headers)
+            recorded = time.monotonic()
             async for piece in body.pieces():
                 if pending.plan.length is not None and offset + body.received > pending.plan.length:
                     raise HttpRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "more than was announced", close=True)
                 expected.update(piece)
                 await file.write(piece)
+                if time.monotonic() - recorded > RECORD_SECONDS:
+                    await file.flush()
+                    recorded = time.monotonic()
             try:
                 expected.check()
             except InvalidArgument:

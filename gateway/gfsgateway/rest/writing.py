@@ -22,7 +22,7 @@ from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
 from gfsgateway.rest.reading import TYPE_ATTRIBUTE, TYPE_CHARACTERS_MAX, UNKNOWN_TYPE
 from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, IsADirectory, NotFound
-from gfsprotocol.ids import CHUNK_BYTES_MAX, RECORD_BYTES_MAX, REPLICATION_MAX
+from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, RECORD_BYTES_MAX, REPLICATION_MAX
 from gfsprotocol.messages import Attributes
 
 PUBLISH_ATTEMPTS: Final = 8
@@ -36,7 +36,9 @@ class WriteQuery(Query):
 
     mode: models.Mode | None = Field(None, description="Permissions; by default 0644, or those of the file replaced.")
     replication: int = Field(0, ge=0, le=REPLICATION_MAX, description="Copies of each chunk; 0: as usual there.")
-    chunk_bytes: int = Field(0, ge=0, le=CHUNK_BYTES_MAX, description="Bytes of a chunk; 0: as usual there.")
+    chunk_bytes: int = Field(
+        0, ge=0, le=CHUNK_BYTES_MAX, multiple_of=CHUNK_BYTES_MIN, description="Bytes of a chunk; 0: as usual there."
+    )
     parents: bool = Field(False, description="Make the directories above it that are missing.")
 
 
