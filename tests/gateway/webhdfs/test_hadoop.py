@@ -134,7 +134,8 @@ numbers = spark.range(0, 20000, 1, 4).selectExpr("id", "id % 7 as remainder")
 numbers.write.mode("overwrite").partitionBy("remainder").parquet(root + "/parquet")
 numbers.selectExpr("cast(id as string)").write.mode("overwrite").text(root + "/text")
 read = spark.read.parquet(root + "/parquet")
-print("sum", read.where("remainder = 3").selectExpr("sum(id)").first()[0], "lines", spark.read.text(root + "/text").count())
+print("sum", read.where("remainder = 3").selectExpr("sum(id)").first()[0])
+print("lines", spark.read.text(root + "/text").count())
 spark.stop()
 """
 

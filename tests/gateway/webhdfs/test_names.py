@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from tests.gateway.web import raw
 from tests.gateway.webhdfs.conftest import ME, WebHdfs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -307,6 +308,31 @@ async def test_features_that_are_not_there(webhdfs: WebHdfs, method: str, op: st
 @pytest.mark.parametrize(("method", "op"), [("GET", "MKDIRS"), ("PUT", "OPEN"), ("GET", "NONSENSE"), ("DELETE", "")])
 async def test_operations_that_do_not_exist(webhdfs: WebHdfs, method: str, op: str) -> None:
     await webhdfs.refused(method, "", op, 400, "IllegalArgumentException")
+
+
+async def test_a_name_that_is_not_escaped(webhdfs: WebHdfs, served: Any) -> None:
+    """Hadoop's client sends such."""
+    lines = [f"PUT /webhdfs/v1{webhdfs.directory}/ü?op=MKDIRS HTTP/1.1", "Host: localhost", "Connection: close", "", ""]
+    answer = await raw(served.gateway_url(), "\r\n".join(lines).encode())
+    assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'{"boolean": true}')
+    assert _names(await webhdfs("GET", "", "LISTSTATUS")) == ["ü"]
+
+
+async def test_a_body_that_looks_like_a_request_stays_as_it_is(webhdfs: WebHdfs, served: Any) -> None:
+    body = "GET /webhdfs/v1/ü HTTP/1.1\r\n".encode() * 10
+    target = f"/webhdfs/v1{webhdfs.directory}/file?op=CREATE&data=true"
+    host, port = served.gateway_url().removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"PUT {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode())
+    for start in range(0, len(body), len(body) // 10):
+        writer.write(body[start : start + len(body) // 10])
+        await writer.drain()
+        await asyncio.sleep(0.01)  # so that each line comes by itself, as a request would
+    assert (await reader.readline()).startswith(b"HTTP/1.1 201")
+    writer.close()
+    await writer.wait_closed()
+    assert await webhdfs("GET", "/file", "OPEN") == body
 
 
 @pytest.mark.parametrize("path", ["/a/%2e%2e/b", "/%00", "/a%2fb", "/%zz"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gfsgateway.config import GatewayConfig
 from gfsgateway.names import Names
+from gfsgateway.targets import escaped_request
 from gfsgateway.webhdfs.attributes import Encoding, acl_entries, decoded, encoded
 from gfsgateway.webhdfs.checksum import FileChecksum
 from gfsgateway.webhdfs.exceptions import HdfsRefusal, remote_exception
@@ -95,6 +96,13 @@ def test_every_error_is_a_remote_exception() -> None:
         said = json.loads(response.body)["RemoteException"]
         assert said["javaClassName"].endswith(said["exception"]) and said["message"] == "what\nhappened"
         assert response.status in (400, 401, 403, 404, 500)
+
+
+def test_a_target_beyond_ascii_is_escaped() -> None:
+    head = "PUT /webhdfs/v1/ü/x%41?op=CREATE HTTP/1.1\r\nX: é\r\n\r\n".encode()
+    assert escaped_request(head) == head.replace("ü".encode(), b"%C3%BC")
+    for other in ("GET /v1/files/ü HTTP/1.1\r\n", "ü GET /webhdfs/v1/ü HTTP/1.1\r\n", "GET /webhdfs/ü", "ü"):
+        assert escaped_request(other.encode()) == other.encode()
 
 
 def test_a_second_step_has_a_first() -> None:
