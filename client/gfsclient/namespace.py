@@ -108,6 +108,10 @@ class Namespace:
         """Removes an extended attribute; NoSuchAttribute if there is none."""
         await self._done(msg.RemoveXattr(paths.to_bytes(path), name=paths.encoded(name), follow=follow))
 
+    async def locate(self, path: PathLike, first: int = 0, count: int = 16) -> msg.Locations:
+        """Where the chunks of a file are, from number ``first`` on: ``count`` of them, or as many as a reply has."""
+        return await self._masters.expect(msg.Locate(paths.to_bytes(path), ROOT_INODE, first, count), msg.Locations)
+
     # ----------------------------------------------------------------------------------------------------- directories
 
     async def listdir(self, path: PathLike) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from gfsclient.filesystem import FileSystem
-from gfsgateway import rest
+from gfsgateway import rest, webhdfs
 from gfsgateway.accesslog import AccessLog
 from gfsgateway.auth import Auth, Identity
 from gfsgateway.call import Call
@@ -48,6 +48,7 @@ class Gateway:
         self.router.add(hdrs.METH_GET, "/healthz", _healthz, is_public=True)
         self.router.add(hdrs.METH_GET, "/readyz", _readyz, is_public=True)
         rest.add_routes(self.router)
+        webhdfs.add_routes(self.router, config)
 
     async def close(self) -> None:
         """Ends what users have open, and writes the rest of the access log."""

@@ -10,6 +10,7 @@ from gfsclient.user import User
 from gfsgateway import tokens
 from gfsgateway.config import is_loopback
 from gfsprotocol.errors import AuthenticationFailed, PermissionDenied
+from gfsprotocol.tokens import derive_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Identity:
     user: User
     prefixes: tuple[bytes, ...] = ()
     """It may use these paths and what is below them; empty means all."""
+    expires: int | None = None
+    """Until when, in seconds since the epoch; None without a token."""
 
     def prefix_of(self, path: bytes) -> bytes:
         """The prefix that allows ``path``. PermissionDenied if none does."""
@@ -41,6 +44,8 @@ class Auth:
     def __init__(self, key: bytes | None, default: User | None) -> None:
         """``default`` acts where no token is sent; None demands one."""
         self._key = key
+        self.delegation_key = None if key is None else derive_key(key, "delegation token")
+        """What WebHDFS's delegation tokens are signed with."""
         self._default = Identity(default) if default is not None else None
 
     def identify(self, request: web.BaseRequest) -> Identity:
@@ -61,7 +66,7 @@ class Auth:
         if self._key is None:
             raise AuthenticationFailed("this gateway has no secret by which it could check tokens")
         claims = tokens.verify(self._key, token.strip(), time.time())
-        return Identity(claims.user, tuple(encoded(path) for path in claims.paths))
+        return Identity(claims.user, tuple(encoded(path) for path in claims.paths), claims.expires)
 
 
 def check_origin(request: web.BaseRequest) -> None:

@@ -1,14 +1,20 @@
 """Settings of a gateway."""
 
 import ipaddress
+import re
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from gfsprotocol.ids import FILE_BYTES_MAX, MIB
 from gfsprotocol.settings import LogLevel, Settings
+
+_NUMBER: Final = "(0|[1-9][0-9]{0,8})"
+_USER_LINE: Final = re.compile(rf"[^\s=/:]+={_NUMBER}(:{_NUMBER})+")
+_GROUP_LINE: Final = re.compile(rf"[^\s=/:]+={_NUMBER}")
+_URL: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
 
 def is_loopback(host: str) -> bool:
@@ -33,6 +39,18 @@ class GatewayConfig(Settings):
     default_user: list[int] = Field(
         [],
         description="uid, gid and groups of whoever sends no token, which only this machine may; empty: the process's.",
+    )
+    users: list[str] = Field(
+        [],
+        description="Names of users for WebHDFS, each 'alice=1000:1000:27': uid, gid and groups; the system's users "
+        "have theirs.",
+    )
+    groups: list[str] = Field(
+        [], description="Names of groups for WebHDFS, each 'staff=27'; the system's groups have theirs."
+    )
+    public_url: str = Field(
+        "",
+        description="How clients reach the gateway, for redirects: https://files.example.com; empty: as they did.",
     )
     tls_certificate: Path | None = Field(None, description="A PEM file with the certificate chain: HTTPS only, then.")
     tls_key: Path | None = Field(None, description="The PEM file of the certificate's private key.")
@@ -70,4 +88,12 @@ class GatewayConfig(Settings):
             raise ValueError("default_user needs a uid and a gid")
         if any(not 0 <= number < 2**32 for number in self.default_user):
             raise ValueError("default_user holds a number that is no uid or gid")
+        for line in self.users:
+            if not _USER_LINE.fullmatch(line):
+                raise ValueError(f"users: '{line}' is not NAME=UID:GID")
+        for line in self.groups:
+            if not _GROUP_LINE.fullmatch(line):
+                raise ValueError(f"groups: '{line}' is not NAME=GID")
+        if self.public_url and not _URL.fullmatch(self.public_url):
+            raise ValueError(f"public_url: '{self.public_url}' is not http://HOST or https://HOST, without a path")
         return self

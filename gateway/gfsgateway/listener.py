@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
+from gfsgateway import targets
 from gfsgateway.config import GatewayConfig
 from gfsgateway.problems import HttpRefusal, document, problem
 from gfsprotocol.errors import ConfigurationError
@@ -32,17 +33,34 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class Connection(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_listener",)
+    __slots__ = ("_begun", "_body", "_listener")
 
     def __init__(self, listener: "Listener", **options: Any) -> None:
         super().__init__(listener, **options)
         self._listener = listener
+        self._begun = 0
+        self._body: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if len(self._listener.connections) > self._listener.connections_max and self.transport is not None:
             self.transport.write(_too_many())
             self.force_close()
+
+    def data_received(self, data: bytes) -> None:
+        """What has come. Where a request begins, its target is made one that the parser takes, if it can be."""
+        if not data.isascii() and self._is_between_requests():
+            data = targets.escaped_request(data)
+        super().data_received(data)
+
+    def begin(self, request: web.BaseRequest) -> None:
+        """The request is about to be handled."""
+        self._begun += 1
+        self._body = request.content
+
+    def _is_between_requests(self) -> bool:
+        """Whether what comes next is no part of a body: all requests are being handled, the last one has come whole."""
+        return self._begun == self._request_count and (self._body is None or self._body.is_eof())
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client will send no more, but it may wait for an answer: it gets that, and then the connection ends.
@@ -119,6 +137,7 @@ class Listener(web.Server):
         connection = request.protocol
         assert isinstance(connection, Connection)
         self.current[connection] = request
+        connection.begin(request)
         try:
             response = await self._handler(request)
             if self._is_stopping:

@@ -12,7 +12,21 @@ from gfsprotocol.errors import InvalidArgument
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_WEBHDFS_REQUEST = re.compile(rb"[A-Z]{3,7} (/webhdfs/[^\s]*) HTTP/1\.[01]\r\n")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _ORIGIN = re.compile(r"^https?://[^/?#]*", re.IGNORECASE)
+
+
+def escaped_request(data: bytes) -> bytes:
+    """A WebHDFS request whose target has bytes beyond ASCII as they are, which Hadoop's client sends, with escapes.
+
+    HTTP does not allow them, but what they mean is clear. Whatever else ``data`` is, it is returned as it came.
+    """
+    begin = _WEBHDFS_REQUEST.match(data)
+    if begin is None:
+        return data
+    target = _NOT_ASCII.sub(lambda match: b"%%%02X" % match[0][0], begin[1])
+    return data[: begin.start(1)] + target + data[begin.end(1) :]
 
 
 def raw_path(target: str) -> str:

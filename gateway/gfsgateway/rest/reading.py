@@ -98,17 +98,17 @@ async def _respond(call: Call, file: File, headers: dict[str, str]) -> web.Strea
     if header is not None and not call.is_head and conditions.applies(call.request, file.attributes):
         wanted = ranges.parse(header, size)
     if wanted is None:
-        return await _send(call, file, 200, headers, [(b"", whole)])
+        return await send(call, file, 200, headers, [(b"", whole)])
     if not wanted:
         refusal = {hdrs.CONTENT_RANGE: f"bytes */{size}"}
         raise HttpRefusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, "the file has no such ranges", refusal)
     if len(wanted) == 1:
         headers[hdrs.CONTENT_RANGE] = wanted[0].content_range(size)
-        return await _send(call, file, 206, headers, [(b"", wanted[0])])
+        return await send(call, file, 206, headers, [(b"", wanted[0])])
     boundary = secrets.token_hex(16)
     parts = _parts(boundary, headers[hdrs.CONTENT_TYPE], wanted, size)
     headers[hdrs.CONTENT_TYPE] = f"multipart/byteranges; boundary={boundary}"
-    return await _send(call, file, 206, headers, parts, f"\r\n--{boundary}--\r\n".encode())
+    return await send(call, file, 206, headers, parts, f"\r\n--{boundary}--\r\n".encode())
 
 
 def _parts(boundary: str, mime: str, wanted: list[Range], size: int) -> list[tuple[bytes, Range]]:
@@ -120,7 +120,7 @@ def _parts(boundary: str, mime: str, wanted: list[Range], size: int) -> list[tup
     return list(zip(heads, wanted, strict=True))
 
 
-async def _send(
+async def send(
     call: Call, file: File, status: int, headers: dict[str, str], parts: list[tuple[bytes, Range]], tail: bytes = b""
 ) -> web.StreamResponse:
     """A small body is read before anything is said, so that an error has its status; a large one is streamed."""
