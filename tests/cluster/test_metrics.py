@@ -113,7 +113,7 @@ async def test_every_process_shows_what_the_page_says_and_counts_what_happens(cl
 async def test_rot_and_refusals_of_a_chunk_server_are_counted(cluster: Callable[..., Cluster]) -> None:
     running = cluster(masters=1, chunkservers=1, replication=1)
     server, leader = Process(running.port_base + 100), Process(running.port_base)
-    async with await running.client(deadline_seconds=5.0) as files:
+    async with await running.client(deadline_seconds=2.0) as files:
         await files.write_bytes("/rotten", b"y" * 200_000)
         (replica,) = running.data_directory("chunkserver-1").glob("chunks/*/*.chunk")
         with replica.open("r+b") as file:

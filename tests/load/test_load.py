@@ -73,7 +73,7 @@ def _locust(tmp_path: Path, *users: str, **variables: str) -> tuple[int, str]:
     done = subprocess.run(
         [
             sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("memory_locustfile.py")),
-            "--headless", "--users", "6", "--spawn-rate", "6", "--run-time", "2s", "--stop-timeout", "30",
+            "--headless", "--users", "6", "--spawn-rate", "6", "--run-time", "1s", "--stop-timeout", "30",
             "--only-summary", *users,
         ],
         cwd=tmp_path,
