@@ -336,9 +336,9 @@ class FileSystem(Namespace):
         self, remote: PathLike, *, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o644
     ) -> Upload:
         """A file without a name that :meth:`~gfsclient.upload.Upload.publish` puts at ``remote`` when it is whole."""
-        directory = paths.parent(paths.to_bytes(remote))
-        handle = await self.open_unnamed(directory, replication, chunk_bytes, permissions)
-        return Upload(self._core, handle)
+        place = paths.to_bytes(remote)
+        handle = await self.open_unnamed(paths.parent(place), replication, chunk_bytes, permissions)
+        return Upload(self._core, handle, place)
 
     async def get_file(
         self,

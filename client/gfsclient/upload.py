@@ -10,9 +10,10 @@ from gfsprotocol.messages import Attributes, AttributesReply, Done, FileVersion,
 class Upload:
     """Made by :meth:`gfsclient.filesystem.FileSystem.begin_upload`; ended by :meth:`publish` or :meth:`discard`."""
 
-    def __init__(self, core: Core, handle: FileHandle) -> None:
+    def __init__(self, core: Core, handle: FileHandle, path: bytes) -> None:
         self._core = core
         self._handle = handle
+        self._path = path
 
     @property
     def is_over(self) -> bool:
@@ -38,7 +39,7 @@ class Upload:
         ``replace`` puts it in place of a file that is there; ``expected`` asks for that to be just this one, else
         ConditionFailed. After that, or AlreadyExists, one may try again.
         """
-        body = Publish(self._handle.path, inode=self._handle.inode, replace=replace, expected=expected)
+        body = Publish(self._path, inode=self._handle.inode, replace=replace, expected=expected)
         await self._core.masters.expect(body, AttributesReply)
         await self._core.in_thread(self._handle.close)
         return self._handle.attributes
