@@ -2,7 +2,6 @@
 
 import dataclasses
 import stat
-import typing
 
 import msgspec
 import pytest
@@ -11,9 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gfsmaster import operations as op
-from gfsmaster import watches as watching
 from gfsmaster.queries import Queries
-from gfsmaster.touched import Touched
 from gfsmaster.watches import Watches
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import GfsError, NotFound
@@ -269,7 +266,12 @@ class NothingWrongIsKept(RuleBasedStateMachine):
     def trashed(self) -> list[int]:
         return [self.served.state.inodes.ids[slot] for slot in self.served.state.trash]
 
-    @rule(client=clients, number=numbers, size=st.sampled_from([0, 1, 2 * CHUNK_BYTES]), mode=st.sampled_from([0o600, None]))
+    @rule(
+        client=clients,
+        number=numbers,
+        size=st.sampled_from([0, 1, 2 * CHUNK_BYTES]),
+        mode=st.sampled_from([0o600, None]),
+    )
     def set_attributes(self, client: str, number: int, size: int, mode: int | None) -> None:
         inode = self.pick(number)
         is_file = stat.S_ISREG(self.served.state.inodes.mode[self.served.state.inodes.slot_of(inode)])
@@ -335,7 +337,9 @@ class NothingWrongIsKept(RuleBasedStateMachine):
             assert inodes.xattrs[inodes.slot_of(inode)][name] == value
         for (base, name), child in kept.names.items():
             slot = inodes.slot_of(base)
-            found = (inodes.parent[slot] or slot) if name == b".." else inodes.directories[slot].find(name) if slot else 0
+            found = (
+                (inodes.parent[slot] or slot) if name == b".." else inodes.directories[slot].find(name) if slot else 0
+            )
             assert child == inodes.ids[found], f"{name!r} in {base}"
 
     def teardown(self) -> None:
