@@ -16,12 +16,12 @@ from gfsmaster.fleet import Fleet
 from gfsmaster.granting import Granting, Limits, NewFile
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.namespace import WRITE, User
-from gfsmaster.planner import Operations, Planner
+from gfsmaster.planner import Planner
 from gfsmaster.state import State
 from gfsmaster.term import Term
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock
-from gfsprotocol.errors import GfsError, InvalidArgument, IsADirectory, LeaseLost, StaleHandle, TooFewServers
+from gfsprotocol.errors import GfsError, InvalidArgument, IsADirectory, LeaseLost, StaleHandle
 from gfsprotocol.rpc import Peer
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class ChunkRequests:
         inode = self._writable(body.inode, client, request.user)
         # Another writer may have had bytes acknowledged on the chunk that are not recorded yet: then it stays.
         replaced = 0 if self._state.writers.others(inode, client) else body.replaced
-        if self._was_never_made(self._state.inodes.chunk_at(inode, body.index), now):
+        if self._was_never_made(self._state.inodes.chunk_at(inode, body.index)):
             replaced = self._state.chunks.ids[self._state.inodes.chunk_at(inode, body.index)]
         new = self._granting.plan_chunk(inode, body.index, replaced, body.excluded)
         if new is None:
@@ -131,36 +131,14 @@ class ChunkRequests:
             raise StaleHandle(f"chunk {chunk} is no longer part of the file")
         return self._granting.lease_new(slot, new.members, now)
 
-    def _was_never_made(self, slot: int, now: float) -> bool:
-        """Whether a chunk was allocated and no server has made it: nobody wrote anything to it, and nobody can now."""
-        if not slot or self._state.chunks.length[slot] or self._state.chunks.version[slot] != 1:
-            return False
-        return self._lapsed_unused(slot, now) if slot in self._fleet.unheard else self._was_lost_with_its_leader(slot)
-
-    def _lapsed_unused(self, slot: int, now: float) -> bool:
-        """Whether the lease that a new chunk came with was never used and is over.
-
-        Whatever was acknowledged under it every member had. So it is enough that one of them has told, since the lease
-        is over, and not of this chunk. TooFewServers until that can be said.
-        """
-        if self._leases.running(slot, now) is not None:
-            return False
-        last = self._leases.last(slot)
-        over = last.expires if last is not None else now - self._leases.lease_seconds
-        told = over + HEARTBEATS_TO_TELL * self._config.heartbeat_seconds
-        members = self._fleet.all_holders(slot)
-        if members and not any(server.connected and server.reported and server.heard > told for server in members):
-            raise TooFewServers(
-                f"it is not known yet whether the servers of chunk {self._state.chunks.ids[slot]} have made it"
-            )
-        return True
-
-    def _was_lost_with_its_leader(self, slot: int) -> bool:
-        """The same of a chunk that was allocated by a leader before.
+    def _was_never_made(self, slot: int) -> bool:
+        """Whether a chunk was allocated by a leader before, and no server has made it: nobody wrote anything to it.
 
         That leader was gone before its grant was used, and the servers refuse it now. Every server that is known must
         have told twice since we lead: it knew of us from the first time on, and told of all from before by the second.
         """
+        if not slot or self._state.chunks.length[slot] or self._state.chunks.version[slot] != 1:
+            return False
         fleet = self._fleet
         if self._leases.last(slot) is not None or fleet.all_holders(slot) or fleet.newest_version(slot):
             return False
@@ -186,7 +164,7 @@ class ChunkRequests:
         lease = self._granting.lease(slot, body.version, body.failed, may_cut=False, now=now)
         self._reply_lease(peer, request.id, body.chunk, lease)
 
-    def plan_first(self, plan: Operations) -> NewFile | None:
+    def plan_first(self, plan: op.Operations) -> NewFile | None:
         """If ``plan`` makes a file that is open: the same with its first chunk. None if it does not, or cannot be."""
         if len(plan) != 1 or not isinstance(plan[0], op.MakeFile) or not plan[0].writer:
             return None

@@ -26,7 +26,7 @@ from gfsmaster.lingering import Lingering
 from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
-from gfsmaster.planner import Operations, Plan, Planner, check_user
+from gfsmaster.planner import Plan, Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
 from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
@@ -76,12 +76,8 @@ class Leader:
         epoch: int,
         last_hash: bytes,
         lease_started: float,
-        others_keep: Callable[[int, Peer], bool] = lambda _slot, _peer: False,
     ) -> None:
-        """``lease_started`` is the monotonic time just before the epoch was won.
-
-        ``others_keep`` says of an inode's slot whether a client other than the peer may have it open for reading.
-        """
+        """``lease_started`` is the monotonic time just before the epoch was won."""
         self.config = config
         self.clock = clock
         self.state = state
@@ -110,7 +106,7 @@ class Leader:
             config, state, fleet, self.leases, self.repair, self.orders, self.term.started, self.changes.record
         )
         self.lingering = Lingering(state, clock.monotonic())
-        self._others_keep = others_keep
+        self._others_keep = watches.others_keep
         self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,
@@ -373,7 +369,7 @@ class Leader:
             return self.changes.record((op.Answered(plan),), client, request.call)
         return plan
 
-    def _record(self, plan: Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
+    def _record(self, plan: op.Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
         """Records a plan, with what the leader adds to it: a new file's first chunk, and removed files that linger."""
         body = request.body
         new = self.chunks.plan_first(plan) if isinstance(body, msg.Create) and body.allocate else None

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Final
 
 from gfsmaster import operations as op
-from gfsmaster.planner import Operations
 from gfsmaster.state import State
 
 KEEPER: Final = b"gfs master keeps"
@@ -31,7 +30,7 @@ class Lingering:
         self._until = {state.inodes.ids[slot]: until for slot in state.writers.files_of(KEEPER)}
         """By inode id, the earliest first."""
 
-    def keep(self, plan: Operations, others_keep: Callable[[int], bool], now: float) -> Operations:
+    def keep(self, plan: op.Operations, others_keep: Callable[[int], bool], now: float) -> op.Operations:
         """The plan, with the master as a writer of each file that it takes the last name from.
 
         ``others_keep`` says of an inode's slot whether a client other than the caller may have it open. The plan must
@@ -58,7 +57,7 @@ class Lingering:
             return 0
         return inodes.directories[inodes.slot_of(parent)].find(name)
 
-    def due(self, now: float) -> Operations:
+    def due(self, now: float) -> op.Operations:
         """Lets go of the files whose time is over; empty if there are none."""
         ended: list[op.AnyOperation] = []
         while self._until and len(ended) < ENDED_PER_TICK_MAX:

@@ -256,6 +256,9 @@ AnyOperation = (
 )
 
 
+Operations = tuple[AnyOperation, ...]
+
+
 class Record(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One entry of the log: the operations of one call, applied together or not at all."""
 

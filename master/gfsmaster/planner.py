@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from gfsmaster import operations as op
+from gfsmaster.attributes import IDS, AttributePlanner, check_times
 from gfsmaster.namespace import READ, SEARCH, WRITE, Namespace, Place, User, shown
 from gfsmaster.state import ROOT_SLOT, State
 from gfsprotocol import messages as msg
@@ -21,7 +22,6 @@ from gfsprotocol.errors import (
     InvalidArgument,
     IsADirectory,
     NameTooLong,
-    NoSuchAttribute,
     NotADirectory,
     NotFound,
     NotPermitted,
@@ -37,24 +37,16 @@ from gfsprotocol.ids import (
     PATH_BYTES_MAX,
     PURGED_ENTRIES_MAX,
     REPLICATION_MAX,
-    XATTR_NAME_BYTES_MAX,
-    XATTR_VALUE_BYTES_MAX,
 )
 
 LINKS_MAX: Final = 65_000
 SUBTREE_CHECK_ENTRIES_MAX: Final = 100_000
 TRASH_SECONDS_MAX: Final = 10 * 366 * 86_400
-XATTRS_PER_INODE_MAX: Final = 100
-
 NODE_KINDS: Final = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
 DEVICES: Final = range(2**64)
-TIMES_NS: Final = range(-(2**63), 2**63)
-IDS: Final = range(2**32 - 1)
-"""User and group ids; the largest 32-bit number means "no change" to chown(2)."""
 GROUPS_MAX: Final = 1024
 
-Operations = tuple[op.AnyOperation, ...]
-Plan = Operations | msg.ReplyBody
+Plan = op.Operations | msg.ReplyBody
 """What to log, or what to answer at once because nothing changes."""
 
 
@@ -64,12 +56,6 @@ def check_user(user: User) -> None:
         raise InvalidArgument("a request's user is a uid, a gid and supplementary groups, all of them 32-bit numbers")
 
 
-def check_times(*times: int | None) -> None:
-    """InvalidArgument for a time that does not fit 64 bits of nanoseconds (years 1677 to 2262)."""
-    if any(time is not None and time not in TIMES_NS for time in times):
-        raise InvalidArgument("a time lies outside the years 1677 to 2262")
-
-
 class Planner:
     """Plans namespace changes for requests of clients. ``now_ns`` is the leader's clock."""
 
@@ -77,6 +63,7 @@ class Planner:
         self._state = state
         self._inodes = state.inodes
         self.namespace = Namespace(state)
+        self._attributes = AttributePlanner(state, self.namespace)
         self._planners: dict[type, Callable[[Any, User, bytes, int], Plan]] = {
             msg.Mkdir: self._mkdir,
             msg.MakeNode: self._make_node,
@@ -93,10 +80,10 @@ class Planner:
             msg.MoveToTrash: self._move_to_trash,
             msg.Link: self._link,
             msg.Symlink: self._symlink,
-            msg.SetAttributes: self._set_attributes,
-            msg.SetReplication: self._set_replication,
-            msg.SetXattr: self._set_xattr,
-            msg.RemoveXattr: self._remove_xattr,
+            msg.SetAttributes: self._attributes.set_attributes,
+            msg.SetReplication: self._attributes.set_replication,
+            msg.SetXattr: self._attributes.set_xattr,
+            msg.RemoveXattr: self._attributes.remove_xattr,
             msg.RestoreTrash: self._restore_trash,
             msg.EmptyTrash: self._empty_trash,
         }
@@ -111,11 +98,13 @@ class Planner:
 
     # --------------------------------------------------------------------------------------------------- creation
 
-    def _new_place(self, user: User, base: int, path: bytes, follow: bool = False) -> Place:
+    def _new_place(self, user: User, base: int, path: bytes, is_directory: bool = False) -> Place:
         """A place where a new name may be put: it does not exist, and the user may write there."""
-        place = self.namespace.walk(user, base, path, follow)
+        place = self.namespace.walk(user, base, path.rstrip(b"/"), follow=False)
         if place.slot:
             raise AlreadyExists(f"{shown(path)}: file exists")
+        if path.endswith(b"/.") or (path.endswith(b"/") and not is_directory):
+            raise NotFound(f"{shown(path)}: no such directory")
         self._require_creation(place, user, path)
         return place
 
@@ -129,18 +118,23 @@ class Planner:
         self.namespace.require(place.parent, user, WRITE | SEARCH, path)
 
     def _ownership(self, parent: int, user: User, mode: int, is_directory: bool) -> tuple[int, int, int]:
-        """(mode, uid, gid) of a new inode: a setgid directory passes its group on, and to directories the bit."""
+        """(mode, uid, gid) of a new inode: a setgid directory passes its group on, and to directories the bit.
+
+        What may be executed with the rights of that group is made by its members only.
+        """
         uid, gid = (user[0], user[1]) if user else (0, 0)
         mode &= 0o7777
         if self._inodes.mode[parent] & stat.S_ISGID:
             gid = self.namespace.owner(parent)[1]
             if is_directory:
                 mode |= stat.S_ISGID
+            elif uid and gid not in user[1:] and mode & stat.S_IXGRP:
+                mode &= ~stat.S_ISGID
         return mode, uid, gid
 
     def _mkdir(self, body: msg.Mkdir, user: User, _client: bytes, _now_ns: int) -> Plan:
         if not body.parents:
-            place = self._new_place(user, body.base, body.path)
+            place = self._new_place(user, body.base, body.path, is_directory=True)
             return (self._directory_at(place.parent, place.name, body.mode, user, self._inodes.next_id()),)
         return self._mkdir_parents(body, user)
 
@@ -234,14 +228,14 @@ class Planner:
     def _open_existing(self, slot: int, path: bytes, user: User, writer: bytes, truncate: bool) -> Plan:
         if slot in self._inodes.directories:
             raise IsADirectory(f"{shown(path)}: is a directory")
+        if writer or truncate:
+            self.namespace.require(slot, user, WRITE, path)
         if not stat.S_ISREG(self._inodes.mode[slot]):
             raise InvalidArgument(f"{shown(path)}: not a regular file")
         operations: list[op.AnyOperation] = []
-        if writer or truncate:
-            self.namespace.require(slot, user, WRITE, path)
         inode = self._inodes.ids[slot]
-        if truncate and (self._inodes.size[slot] or self._inodes.chunk_count(slot)):
-            operations.append(op.ChangeAttributes(inode, size=0))
+        if truncate:
+            operations.append(op.ChangeAttributes(inode, self._attributes.mode_written_by(slot, user), size=0))
         if writer:
             operations.append(op.OpenWriter(inode, writer))
         return tuple(operations) or msg.AttributesReply(self._state.attributes(slot))
@@ -260,12 +254,12 @@ class Planner:
         kind = stat.S_IFMT(body.mode)
         if kind not in NODE_KINDS:
             raise InvalidArgument(f"{shown(body.path)}: a node is a fifo, a socket or a device")
-        is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
-        if is_device and user and user[0]:
-            raise NotPermitted(f"{shown(body.path)}: only root may make devices")
         if body.device not in DEVICES:
             raise InvalidArgument(f"{body.device} is not a device number")
         place = self._new_place(user, body.base, body.path)
+        is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
+        if is_device and user and user[0]:
+            raise NotPermitted(f"{shown(body.path)}: only root may make devices")
         mode, uid, gid = self._ownership(place.parent, user, body.mode, is_directory=False)
         parent, device = self._inodes.ids[place.parent], body.device if is_device else 0
         return (op.MakeNode(parent, place.name, self._inodes.next_id(), kind | mode, uid, gid, device),)
@@ -282,13 +276,13 @@ class Planner:
 
     def _link(self, body: msg.Link, user: User, _client: bytes, _now_ns: int) -> Plan:
         slot = self.namespace.find(user, body.base, body.path, follow=False)
+        place = self._new_place(user, body.target_base, body.target)
         if slot in self._inodes.directories:
             raise NotPermitted(f"{shown(body.path)}: a directory cannot have a second name")
-        if self._inodes.links[slot] >= LINKS_MAX:
-            raise TooManyLinks(f"{shown(body.path)}: too many links")
         if slot in self._state.trash or not self._inodes.links[slot]:
             raise NotFound(f"{shown(body.path)}: the file was removed")
-        place = self._new_place(user, body.target_base, body.target)
+        if self._inodes.links[slot] >= LINKS_MAX:
+            raise TooManyLinks(f"{shown(body.path)}: too many links")
         return (op.MakeLink(self._inodes.ids[place.parent], place.name, self._inodes.ids[slot]),)
 
     def _publish(self, body: msg.Publish, user: User, client: bytes, _now_ns: int) -> Plan:
@@ -309,7 +303,9 @@ class Planner:
 
     # ------------------------------------------------------------------------------------------------ lengths, end
 
-    def _lengths(self, body: msg.Close | msg.RecordLength, slot: int, now_ns: int, modified_ns: int) -> Operations:
+    def _lengths(
+        self, body: msg.Close | msg.RecordLength, slot: int, user: User, now_ns: int, modified_ns: int
+    ) -> op.Operations:
         """Recorded lengths, checked against what the file has now."""
         chunk_bytes = self._inodes.chunk_bytes(slot)
         size = body.size
@@ -326,15 +322,18 @@ class Planner:
             raise FileTooLarge(f"a file of {size} bytes is larger than the limit of {FILE_BYTES_MAX}")
         if not body.chunks and size < 0:
             return ()
-        return (op.RecordLengths(self._inodes.ids[slot], body.chunks, max(size, 0), modified_ns or now_ns),)
+        inode = self._inodes.ids[slot]
+        recording = op.RecordLengths(inode, body.chunks, max(size, 0), modified_ns or now_ns)
+        mode = self._attributes.mode_written_by(slot, user)
+        return (recording,) if mode is None else (op.ChangeAttributes(inode, mode), recording)
 
-    def _close(self, body: msg.Close, _user: User, client: bytes, now_ns: int) -> Plan:
+    def _close(self, body: msg.Close, user: User, client: bytes, now_ns: int) -> Plan:
         check_times(body.modified_ns)
         slot = self.namespace.base(body.inode)
         if not self._state.writers.has(slot, client):
             raise StaleHandle(f"inode {body.inode} is not open for this client (any more)")
         return (
-            *self._lengths(body, slot, now_ns, body.modified_ns),
+            *self._lengths(body, slot, user, now_ns, body.modified_ns),
             op.CloseWriter(body.inode, client, frees_unused=True),
         )
 
@@ -344,67 +343,88 @@ class Planner:
             raise InvalidArgument(f"inode {body.inode} is not a regular file")
         if not self._state.writers.has(slot, client):
             self.namespace.require(slot, user, WRITE, b"")
-        return self._lengths(body, slot, now_ns, 0) or msg.AttributesReply(self._state.attributes(slot))
+        return self._lengths(body, slot, user, now_ns, 0) or msg.AttributesReply(self._state.attributes(slot))
 
     # ----------------------------------------------------------------------------------------- moving and removing
 
     def _named(self, user: User, base: int, path: bytes) -> Place:
         """The place of an existing name that may be taken away."""
-        place = self.namespace.walk(user, base, path, follow=False)
-        if not place.slot:
-            raise NotFound(f"{shown(path)}: no such file or directory")
-        last = path.rstrip(b"/").rpartition(b"/")[2]
-        # A symbolic link that a trailing slash makes us follow may end at "." or ".." although the path does not.
-        if place.slot == ROOT_SLOT or last in (b"", b".", b"..") or place.name in (b"", b".."):
-            raise InvalidArgument(f"{shown(path)}: the root and '.' and '..' cannot be moved or removed")
-        if not self._inodes.links[place.parent]:
-            raise NotFound(f"{shown(path)}: the directory was removed")
+        place = self._existing(user, base, path)
         self.namespace.require_change(place, user, path)
         return place
 
+    def _existing(self, user: User, base: int, path: bytes) -> Place:
+        """The place of an existing name; InvalidArgument for one that nobody can take away.
+
+        A slash at the end does not follow a symbolic link here, but says that a directory is meant.
+        """
+        name = path.rstrip(b"/")
+        place = self.namespace.walk(user, base, name, follow=False)
+        if not place.slot:
+            raise NotFound(f"{shown(path)}: no such file or directory")
+        if place.slot == ROOT_SLOT or name.rpartition(b"/")[2] in (b"", b".", b".."):
+            raise InvalidArgument(f"{shown(path)}: the root and '.' and '..' cannot be moved or removed")
+        if not self._inodes.links[place.parent]:
+            raise NotFound(f"{shown(path)}: the directory was removed")
+        if name != path and place.slot not in self._inodes.directories:
+            raise NotADirectory(f"{shown(path)}: not a directory")
+        return place
+
     def _rename(self, body: msg.Rename, user: User, client: bytes, _now_ns: int) -> Plan:
-        place = self._named(user, body.base, body.path)
-        target = self.namespace.walk(user, body.target_base, body.target, follow=False)
+        """In the order in which Linux's vfs_rename asks: a test compares which error comes first."""
+        place = self._existing(user, body.base, body.path.rstrip(b"/"))
+        target = self.namespace.walk(user, body.target_base, body.target.rstrip(b"/"), follow=False)
         if b"\0" in target.name or target.name in (b"", b".."):
             raise InvalidArgument(f"{shown(body.target)}: not a name that a file can be moved to")
         if not self._inodes.links[target.parent]:
             raise NotFound(f"{shown(body.target)}: the directory was removed")
+        if body.no_replace and target.slot:
+            raise AlreadyExists(f"{shown(body.target)}: file exists")
+        if body.exchange and not target.slot:
+            raise NotFound(f"{shown(body.target)}: no such file or directory")
+        self._check_ancestors(place, target, body)
+        if target.slot == place.slot:
+            return msg.Removed(0, held=False) if body.hold else msg.Done()
+        self.namespace.require_change(place, user, body.path)
         self.namespace.require_change(target, user, body.target)
+        if target.slot and not body.exchange:
+            self._check_kinds(place.slot, target.slot, body.target)
+        self._require_new_parent(place, target, user, body.path)
         ids = self._inodes.ids
         names = (ids[place.parent], place.name, ids[target.parent], target.name, client if body.hold else b"")
-        unchanged = msg.Removed(0, held=False) if body.hold else msg.Done()
-        self._check_directory_move(place, target, user, body)
         if body.exchange:
-            if not target.slot:
-                raise NotFound(f"{shown(body.target)}: no such file or directory")
-            self._check_directory_move(target, place, user, body)
-            return (op.Exchange(*names),) if place.slot != target.slot else unchanged
-        if target.slot:
-            if body.no_replace:
-                raise AlreadyExists(f"{shown(body.target)}: file exists")
-            if target.slot == place.slot:
-                return unchanged
-            self._check_replaced(place.slot, target.slot, body.target)
-        elif body.target.endswith(b"/") and place.slot not in self._inodes.directories:
-            raise NotADirectory(f"{shown(body.target)}: not a directory")
+            self._require_new_parent(target, place, user, body.target)
+            return (op.Exchange(*names),)
+        if target.slot and self._inodes.directories.get(target.slot):
+            raise DirectoryNotEmpty(f"{shown(body.target)}: directory not empty")
         return (op.Move(*names),)
 
-    def _check_directory_move(self, place: Place, target: Place, user: User, body: msg.Rename) -> None:
-        if place.slot not in self._inodes.directories or place.parent == target.parent:
-            return
-        if self.namespace.contains(place.slot, target.parent):
+    def _check_ancestors(self, place: Place, target: Place, body: msg.Rename) -> None:
+        """A directory cannot go into itself, nor take the place of one that it is in."""
+        is_directory = place.slot in self._inodes.directories
+        if body.path.endswith(b"/") and not is_directory:
+            raise NotADirectory(f"{shown(body.path)}: not a directory")
+        must_be_one = target.slot in self._inodes.directories if body.exchange else is_directory
+        if body.target.endswith(b"/") and not must_be_one:
+            raise NotADirectory(f"{shown(body.target)}: not a directory")
+        if is_directory and self.namespace.contains(place.slot, target.parent):
             raise InvalidArgument(f"{shown(body.path)}: a directory cannot be moved into itself")
-        self.namespace.require(place.slot, user, WRITE, body.path)
+        if target.slot in self._inodes.directories and self.namespace.contains(target.slot, place.parent):
+            if body.exchange:
+                raise InvalidArgument(f"{shown(body.target)}: a directory cannot be moved into itself")
+            raise DirectoryNotEmpty(f"{shown(body.target)}: directory not empty")
 
-    def _check_replaced(self, slot: int, replaced: int, path: bytes) -> None:
+    def _require_new_parent(self, place: Place, target: Place, user: User, path: bytes) -> None:
+        """A directory that gets another parent is written to: its ``..`` changes."""
+        if place.slot in self._inodes.directories and place.parent != target.parent:
+            self.namespace.require(place.slot, user, WRITE, path)
+
+    def _check_kinds(self, slot: int, replaced: int, path: bytes) -> None:
         directories = self._inodes.directories
         if slot in directories and replaced not in directories:
             raise NotADirectory(f"{shown(path)}: not a directory")
-        if replaced in directories:
-            if slot not in directories:
-                raise IsADirectory(f"{shown(path)}: is a directory")
-            if directories[replaced]:
-                raise DirectoryNotEmpty(f"{shown(path)}: directory not empty")
+        if replaced in directories and slot not in directories:
+            raise IsADirectory(f"{shown(path)}: is a directory")
 
     def _unlink(self, body: msg.Unlink, user: User, client: bytes, _now_ns: int) -> Plan:
         place = self._named(user, body.base, body.path)
@@ -414,7 +434,7 @@ class Planner:
         return (op.RemoveName(self._inodes.ids[place.parent], place.name, holder),)
 
     def _rmdir(self, body: msg.Rmdir, user: User, _client: bytes, _now_ns: int) -> Plan:
-        place = self._named(user, body.base, body.path)
+        place = self._named(user, body.base, body.path.rstrip(b"/"))
         directory = self._inodes.directories.get(place.slot)
         if directory is None:
             raise NotADirectory(f"{shown(body.path)}: not a directory")
@@ -468,115 +488,6 @@ class Planner:
         expires_ns = now_ns + body.keep_seconds * 10**9
         return (op.TrashName(parent, place.name, path, user[0] if user else 0, expires_ns),)
 
-    # -------------------------------------------------------------------------------------------------- attributes
-
-    def _set_attributes(self, body: msg.SetAttributes, user: User, _client: bytes, now_ns: int) -> Plan:
-        check_times(body.accessed_ns, body.modified_ns)
-        slot = self.namespace.find(user, body.base, body.path, body.follow)
-        mode = self._new_mode(slot, body, user)
-        if body.size is not None:
-            self._check_size(slot, body, user)
-        if (body.accessed_ns, body.modified_ns) != (None, None) and not self.namespace.is_owner(slot, user):
-            explicit = [time for time in (body.accessed_ns, body.modified_ns) if time is not None and time != -1]
-            if explicit:
-                raise NotPermitted(f"{shown(body.path)}: only its owner may set times")
-            self.namespace.require(slot, user, WRITE, body.path)
-        change = op.ChangeAttributes(
-            self._inodes.ids[slot],
-            mode,
-            body.uid,
-            body.gid,
-            now_ns if body.accessed_ns == -1 else body.accessed_ns,
-            now_ns if body.modified_ns == -1 else body.modified_ns,
-            body.size,
-        )
-        return (change,)
-
-    def _new_mode(self, slot: int, body: msg.SetAttributes, user: User) -> int | None:
-        """The permission bits after chmod, chown or truncate, with setuid and setgid dropped as POSIX asks."""
-        current = stat.S_IMODE(self._inodes.mode[slot])
-        mode = current
-        is_root = not user or not user[0]
-        gid = self.namespace.owner(slot)[1]
-        if body.uid is not None or body.gid is not None:
-            self._check_owner_change(slot, body, user)
-            if slot not in self._inodes.directories and not (is_root and body.mode is not None):
-                mode &= ~stat.S_ISUID
-                if mode & stat.S_IXGRP:
-                    mode &= ~stat.S_ISGID
-        if body.size is not None and not is_root:
-            mode &= ~stat.S_ISUID
-        if body.mode is not None:
-            if not self.namespace.is_owner(slot, user):
-                raise NotPermitted(f"{shown(body.path)}: only its owner may change the mode")
-            mode = body.mode & 0o7777
-            group = gid if body.gid is None else body.gid
-            if not is_root and group not in user[1:] and slot not in self._inodes.directories:
-                mode &= ~stat.S_ISGID
-        return mode if body.mode is not None or mode != current else None
-
-    def _check_owner_change(self, slot: int, body: msg.SetAttributes, user: User) -> None:
-        for number in (body.uid, body.gid):
-            if number is not None and number not in IDS:
-                raise InvalidArgument(f"{number} is not a user or group id")
-        if not user or not user[0]:
-            return
-        uid, gid = self.namespace.owner(slot)
-        if user[0] != uid or body.uid not in (None, uid):
-            raise NotPermitted(f"{shown(body.path)}: only root may change the owner")
-        if body.gid not in (None, gid) and body.gid not in user[1:]:
-            raise NotPermitted(f"{shown(body.path)}: not a member of group {body.gid}")
-
-    def _check_size(self, slot: int, body: msg.SetAttributes, user: User) -> None:
-        if slot in self._inodes.directories:
-            raise IsADirectory(f"{shown(body.path)}: is a directory")
-        if not stat.S_ISREG(self._inodes.mode[slot]):
-            raise InvalidArgument(f"{shown(body.path)}: not a regular file")
-        if body.size is None or body.size < 0:
-            raise InvalidArgument("a size cannot be negative")
-        if body.size > FILE_BYTES_MAX:
-            raise FileTooLarge(f"a file of {body.size} bytes is larger than the limit of {FILE_BYTES_MAX}")
-        self.namespace.require(slot, user, WRITE, body.path)
-
-    def _set_replication(self, body: msg.SetReplication, user: User, _client: bytes, _now_ns: int) -> Plan:
-        if not 1 <= body.replication <= REPLICATION_MAX:
-            raise InvalidArgument(f"a replication of {body.replication} is not between 1 and {REPLICATION_MAX}")
-        slot = self.namespace.find(user, body.base, body.path)
-        self.namespace.require(slot, user, WRITE, body.path)
-        return (op.ChangeAttributes(self._inodes.ids[slot], replication=body.replication),)
-
-    def _set_xattr(self, body: msg.SetXattr, user: User, _client: bytes, _now_ns: int) -> Plan:
-        if not 0 < len(body.name) <= XATTR_NAME_BYTES_MAX or b"\0" in body.name:
-            raise InvalidArgument(f"an attribute's name has 1 to {XATTR_NAME_BYTES_MAX} bytes, none of them NUL")
-        if len(body.value) > XATTR_VALUE_BYTES_MAX:
-            raise InvalidArgument(f"an attribute's value has at most {XATTR_VALUE_BYTES_MAX} bytes")
-        slot = self.namespace.find(user, body.base, body.path, body.follow)
-        self.require_xattr(slot, user, body.name, WRITE, body.path)
-        present = self._inodes.xattrs.get(slot, {})
-        if body.create and body.name in present:
-            raise AlreadyExists(f"{shown(body.path)}: attribute {shown(body.name)} exists")
-        if body.replace and body.name not in present:
-            raise NoSuchAttribute(f"{shown(body.path)}: no attribute {shown(body.name)}")
-        if body.name not in present and len(present) >= XATTRS_PER_INODE_MAX:
-            raise InvalidArgument(f"{shown(body.path)}: more than {XATTRS_PER_INODE_MAX} attributes")
-        return (op.PutXattr(self._inodes.ids[slot], body.name, body.value),)
-
-    def _remove_xattr(self, body: msg.RemoveXattr, user: User, _client: bytes, _now_ns: int) -> Plan:
-        slot = self.namespace.find(user, body.base, body.path, body.follow)
-        self.require_xattr(slot, user, body.name, WRITE, body.path)
-        if body.name not in self._inodes.xattrs.get(slot, {}):
-            raise NoSuchAttribute(f"{shown(body.path)}: no attribute {shown(body.name)}")
-        return (op.DropXattr(self._inodes.ids[slot], body.name),)
-
-    def require_xattr(self, slot: int, user: User, name: bytes, mask: int, path: bytes) -> None:
-        """xattr(7): ``user.`` follows the file's permissions, every other namespace is root's to write."""
-        if not user or not user[0]:
-            return
-        if name.startswith(b"user."):
-            self.namespace.require(slot, user, mask, path)
-        elif mask & WRITE or name.startswith(b"trusted."):
-            raise NotPermitted(f"{shown(path)}: only root may use attribute {shown(name)}")
-
     # ------------------------------------------------------------------------------------------------------- trash
 
     def _trashed(self, inode: int, user: User) -> int:
@@ -590,7 +501,7 @@ class Planner:
     def _restore_trash(self, body: msg.RestoreTrash, user: User, _client: bytes, _now_ns: int) -> Plan:
         slot = self._trashed(body.inode, user)
         path = body.path or self._state.trash[slot].path
-        place = self._new_place(user, body.base, path)
+        place = self._new_place(user, body.base, path, slot in self._inodes.directories)
         if self.namespace.contains(slot, place.parent):
             raise InvalidArgument(f"{shown(path)}: a directory cannot be put back into itself")
         return (op.RestoreTrashed(body.inode, self._inodes.ids[place.parent], place.name),)

@@ -18,6 +18,11 @@ SignRead = Callable[[int, int], bytes]
 """(chunk id, version) -> token."""
 
 
+def _is_hidden(name: bytes, user: User) -> bool:
+    """Whether an extended attribute is one that only root knows of, xattr(7)."""
+    return name.startswith(b"trusted.") and bool(user) and user[0] != 0
+
+
 class Queries:
     """Plans no operations, so it may serve a standby as well as the leader."""
 
@@ -73,17 +78,17 @@ class Queries:
 
     def _get_xattr(self, body: msg.GetXattr, user: User) -> msg.ReplyBody:
         slot = self._namespace.find(user, body.base, body.path, body.follow)
-        self._planner.require_xattr(slot, user, body.name, READ, body.path)
-        value = self._inodes.xattrs.get(slot, {}).get(body.name)
+        value = None if _is_hidden(body.name, user) else self._inodes.xattrs.get(slot, {}).get(body.name)
+        if body.name.startswith(b"user.") and stat.S_IFMT(self._inodes.mode[slot]) in (stat.S_IFREG, stat.S_IFDIR):
+            self._namespace.require(slot, user, READ, body.path)
         if value is None:
             raise NoSuchAttribute(f"{shown(body.path)}: no attribute {shown(body.name)}")
         return msg.Data(value)
 
     def _list_xattrs(self, body: msg.ListXattrs, user: User) -> msg.ReplyBody:
         slot = self._namespace.find(user, body.base, body.path, body.follow)
-        hidden = b"trusted." if user and user[0] else b"\0"
         names = self._inodes.xattrs.get(slot, {})
-        return msg.Names(tuple(sorted(name for name in names if not name.startswith(hidden))))
+        return msg.Names(tuple(sorted(name for name in names if not _is_hidden(name, user))))
 
     def _list_trash(self, body: msg.ListTrash, user: User) -> msg.ReplyBody:
         uid = user[0] if user else 0

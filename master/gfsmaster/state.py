@@ -252,6 +252,7 @@ class State:
         """A directory no longer stands under this parent."""
         if slot in self.inodes.directories:
             self.inodes.links[parent] -= 1
+            self._note_name(slot, b"..")
 
     def _free_chunk(self, slot: int) -> None:
         self._sum.drop_chunk(slot)
@@ -262,6 +263,8 @@ class State:
         for chunk in self.inodes.chunk_slots(slot):
             if chunk:
                 self._free_chunk(chunk)
+        if slot in self.inodes.directories:
+            self._note_name(slot, b"..")
         self._sum.drop_inode(slot)
         self.writers.forget_file(slot)
         self.inodes.release(slot)

@@ -182,6 +182,11 @@ class Watches(Generic[Key]):
         elif isinstance(reply, AttributesReply | Locations):
             self._mark(client, (reply.attributes.inode,), found)
 
+    def others_keep(self, slot: int, key: Key) -> bool:
+        """Whether a client that watches, other than ``key``, may have the inode open."""
+        holders = self._holders.get(slot >> PAGE_BITS, {})
+        return any(client.key != key and page[slot & PAGE_MASK] & SHOWN for client, page in holders.items())
+
     def _mark(self, client: _Client[Key], inodes: Iterable[int], bits: int) -> None:
         slot_of, pages = self._inodes.slot_of, client.pages
         for inode in inodes:

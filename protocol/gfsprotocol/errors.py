@@ -7,7 +7,8 @@
     │   ├── NotFound, AlreadyExists, NotADirectory, IsADirectory, DirectoryNotEmpty
     │   ├── PermissionDenied, NotPermitted
     │   ├── InvalidArgument, NameTooLong, SymlinkLoop, TooManyLinks, NoSuchAttribute
-    │   └── FileTooLarge, StaleHandle, CallForgotten
+    │   ├── FileTooLarge, StaleHandle, CallForgotten
+    │   └── AttributesFull, AttributeTooLarge
     ├── DataError                 a chunk or a replica cannot give or take the bytes
     │   ├── ChunkNotFound, StaleReplica, ChunkCorrupt, ChunkFull
     │   ├── TokenRefused, LeaseLost
@@ -202,6 +203,24 @@ class CallForgotten(NamespaceError):
     errno = errno.EIO
     http_status = 409
     exit_code = 16
+
+
+class AttributesFull(NamespaceError):
+    """The file has as many extended attributes as a file can have."""
+
+    code = 117
+    errno = errno.ENOSPC
+    http_status = 507
+    exit_code = 18
+
+
+class AttributeTooLarge(NamespaceError):
+    """The value of an extended attribute is too large."""
+
+    code = 118
+    errno = errno.E2BIG
+    http_status = 413
+    exit_code = 19
 
 
 class DataError(GfsError):

@@ -316,7 +316,7 @@ class SetAttributes(PathRequest, frozen=True, tag=116):
     size: int | None = None
     follow: bool = True
     as_writer: bool = False
-    """For the size: that the caller is registered as a writer is right enough, as with ftruncate(2)."""
+    """For size and times: that the caller is registered as a writer is right enough, as with ftruncate(2)."""
 
 
 class SetReplication(PathRequest, frozen=True, tag=117):

@@ -70,7 +70,10 @@ class SmallCluster:
 
     async def _serve(self, channel: Channel) -> None:
         peer = await rpc.accept(channel, "master", b"m", lambda _: KEY, self.harness.leader)
-        await peer.run()
+        try:
+            await peer.run()
+        finally:
+            self.harness.leader.disconnected(peer)
 
     async def close(self) -> None:
         for system in self._systems:

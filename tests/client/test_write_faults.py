@@ -483,9 +483,6 @@ async def test_two_handles_of_one_client_cost_each_other_no_acknowledged_byte(sm
     await in_thread(first.write, b"1" * (MIB + 10))
     stream = first._writer._streams[0]
     await until(lambda: stream.is_unrecorded and not stream.has_work)
-    (chunk,) = cluster.fleet.servers[1].replicas
-    for server in cluster.registered:
-        await server.beat(stored=[(chunk, 1, 0)])
     cluster.harness.clock.now += 1000  # the lease is over
     cluster.harness.leader.beat(cluster.harness.clock.now)
     await in_thread(second.pwrite, 2 * MIB, b"2")

@@ -83,10 +83,11 @@ class Harness:
         self.tasks: list[asyncio.Task[None]] = []
         self.calls = 0
 
-    async def connect(self, role: str, name: bytes) -> rpc.Peer:
+    async def connect(self, role: str, name: bytes, service: rpc.Service | None = None) -> rpc.Peer:
+        """A connection to the leader; ``service`` takes its notices."""
         near, far = memory_pair(name.decode(), "master")
         accepting = asyncio.create_task(rpc.accept(far, "master", b"m", lambda _: KEY, self.leader))
-        peer = await rpc.connect(near, role, name, KEY)
+        peer = await rpc.connect(near, role, name, KEY, service)
         served = await accepting
         self.tasks += [asyncio.create_task(peer.run()), asyncio.create_task(served.run())]
         return peer

@@ -1,10 +1,7 @@
 """A new file that comes with its first chunk, and what becomes of chunks that nobody wrote to."""
 
-import pytest
-
 from gfsmaster import operations as op
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import TooFewServers
 from gfsprotocol.tokens import open_grant
 from tests.master.leading import CHUNK_BYTES, KEY, Harness, HeldLog, leading, replayed
 from tests.master.machine import CLIENT, Machine
@@ -17,11 +14,6 @@ async def created(harness: Harness, body: msg.Create) -> tuple[msg.Attributes, m
     reply = await harness.change(client, body)
     assert isinstance(reply, msg.AttributesReply)
     return reply.attributes, reply.lease
-
-
-def later(harness: Harness, seconds: float) -> None:
-    harness.clock.now += seconds
-    harness.leader.beat(harness.clock.now)
 
 
 async def test_a_file_and_its_first_chunk_are_one_record_and_one_answer() -> None:
@@ -97,46 +89,6 @@ async def test_a_chunk_that_a_server_has_made_is_deleted_on_all_of_its_servers()
         await harness.change(client, msg.Close(attributes.inode))
         await harness.leader.committer.drained()
         assert all(list(server.deletions) == [lease.grant.chunk] for server in harness.leader.fleet.servers)
-
-
-async def test_a_chunk_whose_lease_is_over_unused_is_exchanged_when_a_server_has_told() -> None:
-    async with leading(server_silent_seconds=3600.0) as harness:
-        servers = await harness.add_servers(3)
-        attributes, first = await created(harness, msg.Create(b"/file", allocate=True))
-        assert first is not None
-        other = await harness.connect("client", OTHER)
-
-        async def allocate(number: int) -> msg.Lease:
-            body = msg.AllocateChunk(attributes.inode, 0)
-            lease = (await other.call(body, 5, (), msg.Call(number, number))).body
-            assert isinstance(lease, msg.Lease)
-            return lease
-
-        assert (await allocate(1)).grant.chunk == first.grant.chunk, "while the lease runs it is shared"
-        later(harness, harness.leader.config.chunk_lease_seconds + 1)
-        with pytest.raises(TooFewServers):
-            await allocate(2)
-        later(harness, 10)
-        await servers[2].beat()
-        lease = await allocate(3)
-        assert lease.grant.chunk != first.grant.chunk
-        assert (lease.grant.base_version, lease.grant.version) == (0, 1)
-
-
-async def test_a_chunk_whose_lease_is_over_and_that_was_made_gets_the_next_version() -> None:
-    async with leading(server_silent_seconds=3600.0) as harness:
-        servers = await harness.add_servers(3)
-        attributes, first = await created(harness, msg.Create(b"/file", allocate=True))
-        assert first is not None
-        for server in servers:
-            await server.beat(stored=[(first.grant.chunk, 1, 0)])
-        later(harness, harness.leader.config.chunk_lease_seconds + 10)
-        for server in servers:
-            await server.beat()
-        other = await harness.connect("client", OTHER)
-        lease = (await other.call(msg.AllocateChunk(attributes.inode, 0), 5, (), msg.Call(1, 1))).body
-        assert isinstance(lease, msg.Lease)
-        assert (lease.grant.chunk, lease.grant.base_version, lease.grant.version) == (first.grant.chunk, 1, 2)
 
 
 def test_a_chunk_is_freed_by_the_last_writer_only_and_never_one_with_bytes() -> None:

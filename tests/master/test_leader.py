@@ -6,6 +6,7 @@ import pytest
 
 from gfsmaster.oplog import GENESIS_HASH
 from gfsprotocol import messages as msg
+from gfsprotocol import rpc
 from gfsprotocol.errors import (
     AlreadyExists,
     CallForgotten,
@@ -325,3 +326,103 @@ async def test_a_chunk_that_another_writer_may_have_used_is_not_replaced() -> No
         assert isinstance(again, msg.Lease)
         assert again.grant.chunk == lease.grant.chunk
         assert failed not in {member.server for member in again.grant.members}
+
+
+# ----------------------------------------------------------------------------------------------------------- watches
+
+
+class Told(rpc.NoService):
+    """Takes notices, and answers, in their order."""
+
+    def __init__(self) -> None:
+        self.messages: list[object] = []
+
+    def notice(self, peer: rpc.Peer, body: msg.NoticeBody) -> None:
+        self.messages.append(body)
+
+    def invalid(self) -> list[msg.Invalidate]:
+        return [message for message in self.messages if isinstance(message, msg.Invalidate)]
+
+
+async def test_who_watches_is_told_of_a_change_when_it_is_durable_and_behind_what_was_answered_before() -> None:
+    async with leading() as harness:
+        told = Told()
+        watcher, other = await harness.connect("client", CLIENT, told), await harness.connect("client", b"o" * 16)
+        await watcher.call(msg.Watch(), 5)
+        await harness.change(other, msg.Mkdir(b"/a"))
+        harness.log.open.clear()
+        waits = [asyncio.create_task(harness.change(other, msg.Mkdir(b"/b")))]
+        await until(lambda: harness.leader.state.inodes.directories[1].find(b"b"))
+        before = asyncio.create_task(watcher.call(msg.Stat(b"/a"), 5))
+        await until(lambda: len(harness.leader.committer._parked) == 2)
+        waits.append(asyncio.create_task(harness.change(other, msg.SetAttributes(b"/a", mode=0o700))))
+        await until(lambda: len(harness.leader.committer._parked) == 3)
+        assert (await watcher.call(msg.KeepAlive(), 5)).body == msg.Done()  # it does not wait for the log
+        received: list[object] = []
+        dispatch = watcher._dispatch
+        watcher._dispatch = lambda message: (received.append(message.body), dispatch(message))
+        assert not told.messages
+        harness.log.open.set()
+        await asyncio.gather(*waits)
+        shown = (await before).body
+        assert isinstance(shown, msg.AttributesReply)
+        assert shown.attributes.mode & 0o777 == 0o755
+        await until(lambda: len(received) == 2)
+        assert received == [shown, msg.Invalidate(inodes=(shown.attributes.inode,))]
+
+
+async def test_a_leader_that_hands_over_tells_those_who_watch_to_drop_everything() -> None:
+    async with leading() as harness:
+        told = Told()
+        watcher = await harness.connect("client", CLIENT, told)
+        await watcher.call(msg.Watch(), 5)
+        await harness.leader.resign()
+        await until(lambda: told.messages)
+        assert told.messages == [msg.Invalidate(everything=True)]
+        with pytest.raises(NotLeader):
+            await watcher.call(msg.KeepAlive(), 5)
+
+
+async def test_a_client_that_does_not_read_its_notices_costs_no_more_and_more_memory(
+    monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+) -> None:
+    monkeypatch.setattr("gfsmaster.notices.UNTAKEN_MAX", 10)
+    expected_logs("does not read its notices")
+    async with leading() as harness:
+        told = Told()
+        watcher, other = await harness.connect("client", CLIENT, told), await harness.connect("client", b"o" * 16)
+        await watcher.call(msg.Watch(), 5)
+        with pytest.raises(NotFound):
+            await watcher.call(msg.Stat(b"/7"), 5)
+        [served] = harness.leader.notices._untaken
+        reads = asyncio.Event()
+        send = served.channel.send
+
+        async def held(frame: bytes) -> None:
+            await reads.wait()
+            await send(frame)
+
+        served.channel.send = held  # type: ignore[method-assign]
+        for number in range(50):
+            await harness.change(other, msg.Mkdir(b"/%d" % number))
+        assert served.queued - served.sent < 15
+        reads.set()
+        await until(lambda: told.invalid()[-1:] == [msg.Invalidate(everything=True)])
+        assert isinstance((await watcher.call(msg.Stat(b"/7"), 5)).body, msg.AttributesReply)
+        await harness.change(other, msg.Rmdir(b"/7"))
+        await until(lambda: told.invalid()[-1].names == ((1, b"7"),))
+
+
+async def test_who_watches_no_more_costs_nothing() -> None:
+    async with leading() as harness:
+        watcher = await harness.connect("client", CLIENT)
+        await watcher.call(msg.Watch(), 5)
+        await watcher.call(msg.Watch(), 5)
+        assert harness.leader.state.touched is not None
+        [served] = harness.leader.notices._untaken
+        harness.leader.disconnected(served)
+        assert harness.leader.state.touched is None
+        other = await harness.connect("client", b"o" * 16)
+        await other.call(msg.Watch(), 5)
+        harness.leader.end()
+        assert harness.leader.state.touched is None

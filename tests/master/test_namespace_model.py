@@ -159,9 +159,9 @@ class NamespaceAgainstModel(RuleBasedStateMachine):
     def link(self, path: bytes, to: bytes) -> None:
         def change() -> None:
             node = self.model.find(path, follow=False)
+            parent, name = self.model.place(to)
             if node.kind == "directory":
                 raise KeyError("NotPermitted")
-            parent, name = self.model.place(to)
             parent.entries[name] = node
             node.links += 1
 
@@ -208,18 +208,18 @@ class NamespaceAgainstModel(RuleBasedStateMachine):
             if node is None:
                 raise KeyError("NotFound")
             new_parent, new_name, replaced = self.model.walk(to, follow=False)
-            if node.kind == "directory" and parent is not new_parent and self.model.within(node, new_parent):
+            if no_replace and replaced is not None:
+                raise KeyError("AlreadyExists")
+            if exchange and replaced is None:
+                raise KeyError("NotFound")
+            if node.kind == "directory" and self.model.within(node, new_parent):
                 raise KeyError("InvalidArgument")
-            if exchange:
-                if replaced is None:
-                    raise KeyError("NotFound")
-                if replaced.kind == "directory" and parent is not new_parent and self.model.within(replaced, parent):
-                    raise KeyError("InvalidArgument")
+            if replaced is not None and replaced.kind == "directory" and self.model.within(replaced, parent):
+                raise KeyError("InvalidArgument" if exchange else "DirectoryNotEmpty")
+            if exchange and replaced is not None:
                 parent.entries[name], new_parent.entries[new_name] = replaced, node
                 return
             if replaced is not None:
-                if no_replace:
-                    raise KeyError("AlreadyExists")
                 if replaced is node:
                     return
                 if node.kind == "directory" and replaced.kind != "directory":

@@ -106,9 +106,14 @@ def test_chmod_by_a_non_member_drops_setgid(machine: Machine) -> None:
 def test_times_can_be_set_to_now_by_writers_and_to_anything_by_the_owner(machine: Machine) -> None:
     machine.do(msg.SetAttributes(b"/alice", mode=0o777))
     machine.do(msg.SetAttributes(b"/alice/f", mode=0o666))
-    assert machine.attributes(msg.SetAttributes(b"/alice/f", modified_ns=-1), BOB).modified_ns == machine.now_ns - 1000
-    with pytest.raises(NotPermitted):
-        machine.do(msg.SetAttributes(b"/alice/f", modified_ns=5), BOB)
+    both = msg.SetAttributes(b"/alice/f", accessed_ns=-1, modified_ns=-1)
+    assert machine.attributes(both, BOB).modified_ns == machine.now_ns - 1000
+    for times in ({"modified_ns": 5}, {"modified_ns": -1}, {"accessed_ns": -1}, {"accessed_ns": 5, "modified_ns": -1}):
+        with pytest.raises(NotPermitted):
+            machine.do(msg.SetAttributes(b"/alice/f", **times), BOB)
+    machine.do(msg.SetAttributes(b"/alice/f", mode=0o640))
+    with pytest.raises(PermissionDenied):
+        machine.do(both, BOB)
     assert machine.attributes(msg.SetAttributes(b"/alice/f", accessed_ns=5), ALICE).accessed_ns == 5
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import Busy, FileTooLarge, InvalidArgument, NotFound, StaleHandle
+from gfsprotocol.errors import Busy, FileTooLarge, InvalidArgument, NotADirectory, NotFound, StaleHandle
 from tests.master.leading import leading
 from tests.master.machine import Machine
 
@@ -24,7 +24,7 @@ def test_a_symlink_to_dot_or_dot_dot_cannot_be_removed_through(target: bytes) ->
         msg.MoveToTrash(b"/d/e/l/"),
         msg.Rename(b"/d/e/l/", target=b"/moved"),
     ):
-        with pytest.raises(InvalidArgument):
+        with pytest.raises(NotADirectory):
             machine.do(body)
     machine.check()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import stat
+import typing
 
 import msgspec
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from gfsmaster import operations as op
+from gfsmaster import watches as watching
 from gfsmaster.queries import Queries
+from gfsmaster.state import State
+from gfsmaster.touched import Touched
 from gfsmaster.watches import Watches
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import GfsError, NotFound
 from gfsprotocol.ids import ROOT_INODE
-from tests.master.machine import CHUNK_BYTES, Machine
+from tests.master.machine import CHUNK_BYTES, CLIENT, Machine
 
 Name = tuple[int, bytes]
 
@@ -42,7 +46,11 @@ class Served:
         return result
 
     def ask(self, client: str, body: msg.RequestBody) -> object:
-        """What a request is answered, an error too; a client that watches is sent (request, answer)."""
+        """What a request is answered, an error too.
+
+        A client that watches is sent (request, answer, the inodes that the request named, as it had looked them up).
+        """
+        named = [child for place in places(body) if (child := self.child(*place))]
         self.watches.begin(client)
         reply: object
         try:
@@ -55,8 +63,16 @@ class Served:
             reply = error
         self.watches.end(None if isinstance(reply, GfsError) else reply)  # type: ignore[arg-type]
         if client in self.sent:
-            self.parked.append((self.state.sequence, client, (body, reply)))
+            self.parked.append((self.state.sequence, client, (body, reply, named)))
         return reply
+
+    def child(self, base: int, name: bytes) -> int:
+        """The inode under a name; 0 for none."""
+        inodes = self.state.inodes
+        slot = inodes.slot_of(base)
+        if name == b"..":
+            return inodes.ids[inodes.parent[slot] or slot]
+        return inodes.ids[inodes.directories[slot].find(name)] if slot in inodes.directories else 0
 
     def commit(self, records: int) -> None:
         self.committed = min(self.state.sequence, self.committed + records)
@@ -65,6 +81,14 @@ class Served:
             self.sent[client].append(message)
         for client, notices in self.watches.take(self.committed):
             self.sent[client].extend(notices)
+
+
+def places(body: msg.RequestBody) -> list[Name]:
+    """The names that a request is about."""
+    found = [(body.base, body.path)] if isinstance(body, msg.PathRequest) and body.path else []
+    if isinstance(body, msg.Rename | msg.Link):
+        found.append((body.target_base, body.target))
+    return found
 
 
 def without_writers(attributes: msg.Attributes) -> msg.Attributes:
@@ -103,7 +127,7 @@ class Kept:
             self.names.pop(name, None)
         self.removed.update(notice.removed)
 
-    def _keep(self, body: msg.RequestBody, reply: object) -> None:
+    def _keep(self, body: msg.RequestBody, reply: object, named: list[int]) -> None:
         match body, reply:
             case msg.Stat(path=b""), msg.AttributesReply():
                 self._keep_attributes(reply.attributes)
@@ -121,21 +145,19 @@ class Kept:
             case _, GfsError():
                 pass
             case _:
-                self._own_change(body, reply)
+                self._own_change(body, reply, named)
 
     def _keep_attributes(self, attributes: msg.Attributes) -> None:
         self.attributes[attributes.inode] = without_writers(attributes)
 
-    def _own_change(self, body: msg.RequestBody, reply: object) -> None:
+    def _own_change(self, body: msg.RequestBody, reply: object, named: list[int]) -> None:
         """Its own doing is not told to it: what that was it knows, as a kernel does."""
-        places = [(body.base, body.path)] if isinstance(body, msg.PathRequest) and body.path else []
-        if isinstance(body, msg.Rename | msg.Link):
-            places.append((body.target_base, body.target))
-        for place in places:
+        for place in places(body):
             self.drop(place[0])
-            was = self.names.pop(place, 0)
-            self.drop(was)
-            self.names.pop((was, b".."), None)
+            self.names.pop(place, None)
+        for inode in named:
+            self.drop(inode)
+            self.names.pop((inode, b".."), None)
         if isinstance(body, msg.SetXattr | msg.RemoveXattr):
             self.drop(body.base)
         if isinstance(body, msg.EmptyTrash):
@@ -175,11 +197,14 @@ class NothingWrongIsKept(RuleBasedStateMachine):
 
     def place(self, client: str, number: int, name: bytes) -> Name:
         """A name in a directory, looked up by whoever is going to change it, as the kernel does."""
-        slot_of, directories = self.served.state.inodes.slot_of, self.served.state.inodes.directories
-        known = [inode for inode in self.inodes if slot_of(inode) in directories]
-        base = known[number % len(known)]
+        base = self.directory(number)
         self.ask(client, msg.Stat(name, base, follow=False))
         return base, name
+
+    def directory(self, number: int) -> int:
+        slot_of, directories = self.served.state.inodes.slot_of, self.served.state.inodes.directories
+        known = [inode for inode in self.inodes if slot_of(inode) in directories]
+        return known[number % len(known)]
 
     def ask(self, client: str, body: msg.RequestBody) -> object:
         reply = self.served.ask(client, body)
@@ -197,7 +222,7 @@ class NothingWrongIsKept(RuleBasedStateMachine):
 
     @rule(client=clients, number=numbers)
     def list_directory(self, client: str, number: int) -> None:
-        self.ask(client, msg.List(b"", self.pick(number)))
+        self.ask(client, msg.List(b"", self.directory(number)))
 
     @rule(client=clients, number=numbers, name=names)
     def look_up_parent(self, client: str, number: int, name: bytes) -> None:
@@ -336,11 +361,7 @@ class NothingWrongIsKept(RuleBasedStateMachine):
         for (inode, name), value in kept.xattrs.items():
             assert inodes.xattrs[inodes.slot_of(inode)][name] == value
         for (base, name), child in kept.names.items():
-            slot = inodes.slot_of(base)
-            found = (
-                (inodes.parent[slot] or slot) if name == b".." else inodes.directories[slot].find(name) if slot else 0
-            )
-            assert child == inodes.ids[found], f"{name!r} in {base}"
+            assert child == self.served.child(base, name), f"{name!r} in {base}"
 
     def teardown(self) -> None:
         self.settle()
@@ -350,6 +371,246 @@ class NothingWrongIsKept(RuleBasedStateMachine):
 
 
 NothingWrongIsKept.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestNothingWrongIsKept = pytest.mark.slow(NothingWrongIsKept.TestCase)
+
+
+# ------------------------------------------------------------------------------------------------ each operation once
+
+
+def everything(state: State) -> tuple[dict[int, object], dict[Name, int]]:
+    """All that a client could keep: of each inode, and under each name."""
+    inodes = state.inodes
+    shown: dict[int, object] = {}
+    found: dict[Name, int] = {}
+    for slot, inode in enumerate(inodes.ids):
+        if inode:
+            xattrs = dict(inodes.xattrs.get(slot, {}))
+            shown[inode] = (without_writers(state.attributes(slot)), xattrs, inodes.targets.get(slot))
+            if slot in inodes.directories:
+                found[inode, b".."] = inodes.ids[inodes.parent[slot] or slot]
+                found |= {(inode, name): inodes.ids[child] for name, child in inodes.directories[slot]}
+    return shown, found
+
+
+class Noting(Machine):
+    """A machine that compares what each record has touched with what it has changed."""
+
+    def __init__(self) -> None:
+        self.applied: set[type] = set()
+        super().__init__()
+        self.state.touched = Touched()
+
+    def log(self, operations: tuple[op.AnyOperation, ...], client: bytes = b"") -> msg.ReplyBody:
+        self.applied.update(map(type, operations))
+        shown, found = everything(self.state)
+        result = super().log(operations, client)
+        touched = self.state.touched
+        if touched is not None:
+            shown_now, found_now = everything(self.state)
+            inodes = {before.inode for before in touched.inodes.values()}
+            assert {inode for inode in shown if shown[inode] != shown_now.get(inode)} <= inodes, operations
+            names = {(directory, name) for _, directory, name in touched.names}
+            assert {name for name in found | found_now if found.get(name) != found_now.get(name)} <= names, operations
+            touched.clear()
+        return result
+
+
+def test_every_operation_tells_all_that_it_changes() -> None:
+    machine = Noting()
+    for path in (b"/d", b"/d/e", b"/t"):
+        machine.do(msg.Mkdir(path))
+    file = machine.attributes(msg.Create(b"/d/f")).inode
+    chunk = machine.add_chunk(file, 0)
+    machine.log((op.SetChunkVersion(chunk, 2),))
+    machine.do(msg.RecordLength(file, (msg.ChunkLength(0, chunk, 7),)))
+    machine.do(msg.OpenForWrite(b"/d/f"))
+    machine.do(msg.Close(file, size=9))
+    machine.do(msg.SetXattr(b"/d/f", name=b"user.x", value=b"1"))
+    machine.do(msg.RemoveXattr(b"/d/f", name=b"user.x"))
+    machine.do(msg.SetAttributes(b"/d/f", mode=0o600, size=3))
+    machine.do(msg.Link(b"/d/f", target=b"/t/g"))
+    machine.do(msg.Symlink(b"/d/s", target=b"f"))
+    machine.do(msg.Rename(b"/d/s", target=b"/t/s"))
+    machine.do(msg.Rename(b"/d/e", target=b"/t/e"))
+    machine.do(msg.Rename(b"/t/s", target=b"/d/f"))
+    machine.do(msg.Rename(b"/t/e", target=b"/d/f", exchange=True))
+    machine.do(msg.RemoveTree(b"/t"))
+    machine.reclaim()
+    machine.do(msg.MoveToTrash(b"/d"))
+    trashed = next(iter(machine.state.trash))
+    machine.do(msg.RestoreTrash(b"/again", inode=machine.state.inodes.ids[trashed]))
+    machine.do(msg.MoveToTrash(b"/again"))
+    machine.do(msg.EmptyTrash())
+    machine.reclaim(1)
+    machine.log((op.StateDigest(machine.state.digest()),))
+    machine.log((op.Answered(msg.Done()),))
+    machine.do(msg.Create(b"/left-open"))
+    machine.do(msg.Unlink(b"/left-open"))
+    machine.log((op.CloseClient(CLIENT),))
+    assert machine.applied == set(typing.get_args(op.AnyOperation))
+
+
+# ------------------------------------------------------------------------------------------------------------- rules
+
+
+@pytest.fixture
+def served() -> Served:
+    """Two clients that watch, one that does not; a file that both have seen."""
+    made = Served()
+    made.ask("c", msg.Create(b"f"))
+    for client in ("a", "b"):
+        made.watch(client)
+        made.ask(client, msg.Stat(b"f"))
+    settled(made)
+    return made
+
+
+def settled(served: Served) -> dict[str, list[msg.Invalidate]]:
+    """What each was told since the last call."""
+    served.commit(1 << 30)
+    told = {
+        client: [message for message in sent if isinstance(message, msg.Invalidate)]
+        for client, sent in served.sent.items()
+    }
+    served.sent = {client: [] for client in served.sent}
+    return told
+
+
+def inode_of(served: Served, name: bytes) -> int:
+    reply = served.ask("c", msg.Stat(name))
+    assert isinstance(reply, msg.AttributesReply)
+    return reply.attributes.inode
+
+
+def test_attributes_are_told_once_until_they_are_asked_for_again(served: Served) -> None:
+    file = inode_of(served, b"f")
+    for _ in range(3):
+        served.ask("c", msg.SetAttributes(b"f", mode=0o600))
+    assert settled(served)["a"] == [msg.Invalidate(inodes=(file,))]
+    served.ask("c", msg.SetAttributes(b"f", mode=0o640))
+    assert settled(served)["a"] == []
+    served.ask("a", msg.Stat(b"", file))
+    served.ask("c", msg.SetAttributes(b"f", mode=0o644))
+    assert settled(served)["a"] == [msg.Invalidate(inodes=(file,))]
+
+
+def test_who_changes_is_not_told(served: Served) -> None:
+    file = inode_of(served, b"f")
+    served.ask("a", msg.SetAttributes(b"f", mode=0o600))
+    assert settled(served) == {"a": [], "b": [msg.Invalidate(inodes=(file,))]}
+
+
+def test_nothing_is_told_before_it_is_durable(served: Served) -> None:
+    served.ask("c", msg.SetAttributes(b"f", mode=0o600))
+    served.ask("c", msg.Mkdir(b"d"))
+    served.commit(0)
+    assert served.sent["a"] == []
+    served.commit(1)
+    assert len(served.sent["a"]) == 1
+    served.commit(1)
+    assert served.sent["a"][1] == msg.Invalidate(names=((ROOT_INODE, b"d"),))
+
+
+def test_a_listing_shows_names_and_attributes(served: Served) -> None:
+    served.ask("c", msg.Mkdir(b"d"))
+    directory = inode_of(served, b"d")
+    for name in (b"d/1", b"d/2"):
+        served.ask("c", msg.Create(name))
+    settled(served)
+    served.ask("a", msg.List(b"", directory))
+    served.ask("c", msg.SetAttributes(b"d/1", mode=0o600))
+    served.ask("c", msg.Create(b"d/3"))
+    told = settled(served)
+    assert told["a"] == [msg.Invalidate((inode_of(served, b"d/1"), directory), ((directory, b"3"),))]
+    assert told["b"] == []
+
+
+def test_a_refusal_shows_nothing_but_that_a_name_is_missing(served: Served) -> None:
+    served.ask("c", msg.Mkdir(b"d"))
+    settled(served)
+    assert isinstance(served.ask("a", msg.Stat(b"d/missing")), NotFound)
+    served.ask("c", msg.SetAttributes(b"d", mode=0o700))
+    assert settled(served)["a"] == []
+    served.ask("c", msg.Create(b"d/missing"))
+    assert settled(served)["a"] == [msg.Invalidate(names=((inode_of(served, b"d"), b"missing"),))]
+
+
+def test_that_a_name_is_missing_is_kept_as_well(served: Served) -> None:
+    served.ask("a", msg.Stat(b"new"))
+    served.ask("c", msg.Create(b"new"))
+    assert served.sent["b"] == []
+    assert (ROOT_INODE, b"new") in settled(served)["a"][0].names
+
+
+def test_the_last_name_of_a_file_is_told_to_all_who_have_seen_it(served: Served) -> None:
+    file = inode_of(served, b"f")
+    served.ask("c", msg.SetAttributes(b"f", mode=0o600))  # from here on neither keeps its attributes
+    served.ask("c", msg.Link(b"f", target=b"g"))
+    served.ask("c", msg.Unlink(b"f"))
+    assert [notice.removed for notice in settled(served)["a"]] == [()]
+    served.ask("a", msg.Unlink(b"g"))
+    assert settled(served) == {"a": [], "b": [msg.Invalidate((), ((ROOT_INODE, b"g"),), (file,))]}
+
+
+def test_a_slot_that_is_used_again_starts_clean(served: Served) -> None:
+    file = inode_of(served, b"f")
+    slot = served.state.inodes.slot_of(file)
+    served.ask("c", msg.Unlink(b"f"))
+    served.ask("c", msg.Close(file))
+    settled(served)
+    other = served.ask("c", msg.Create(b"g"))
+    assert isinstance(other, msg.AttributesReply)
+    assert served.state.inodes.slot_of(other.attributes.inode) == slot
+    settled(served)
+    served.ask("c", msg.SetAttributes(b"g", mode=0o600))
+    assert settled(served) == {"a": [], "b": []}
+
+
+def test_a_client_that_is_gone_is_forgotten_and_nothing_is_collected_any_more(served: Served) -> None:
+    served.ask("c", msg.Unlink(b"f"))
+    served.watches.remove("a")
+    served.watches.remove("a")
+    assert served.watches.take(1 << 60)[0][0] == "b"
+    served.watches.remove("b")
+    assert served.state.touched is None
+    assert not served.watches._holders
+    assert len(served.watches) == 0
+
+
+@pytest.mark.slow
+def test_a_client_that_keeps_too_much_drops_everything(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "PAGES_MAX", 2)
+    for number in range(2 * watching.PAGE_SLOTS):
+        served.ask("c", msg.Create(b"%d" % number, open=False))
+    settled(served)
+    served.ask("a", msg.Stat(b"%d" % (2 * watching.PAGE_SLOTS - 1)))
+    assert settled(served)["a"] == []
+    served.ask("a", msg.Stat(b"%d" % (watching.PAGE_SLOTS + 1)))
+    assert settled(served)["a"] == [msg.Invalidate(everything=True)]
+    removed = inode_of(served, b"%d" % (watching.PAGE_SLOTS + 1))
+    served.ask("c", msg.Unlink(b"%d" % (2 * watching.PAGE_SLOTS - 1)))
+    served.ask("c", msg.Unlink(b"%d" % (watching.PAGE_SLOTS + 1)))
+    assert settled(served)["a"] == [msg.Invalidate(inodes=(removed,), removed=(removed,))]
+
+
+def test_what_waits_for_a_slow_log_is_bounded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "WAITING_MAX", 10)
+    for number in range(20):
+        served.ask("c", msg.Create(b"%d" % number, open=False))
+    assert sum(client.key == "a" for _, client, _ in served.watches._waiting) <= 11
+    served.ask("a", msg.Stat(b"f"))
+    served.ask("c", msg.SetAttributes(b"f", mode=0o600))
+    told = settled(served)["a"]
+    assert told[0].everything
+    assert told[1].inodes == (inode_of(served, b"f"),)
+
+
+def test_a_large_notice_is_split(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "NOTICE_ITEMS", 10)
+    for number in range(25):
+        served.ask("c", msg.Create(b"%d" % number, open=False))
+    told = settled(served)["a"]
+    assert [len(notice.names) for notice in told] == [10, 10, 5]
+    assert [len(notice.inodes) for notice in told] == [0, 0, 0]

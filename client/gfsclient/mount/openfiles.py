@@ -9,7 +9,6 @@ Belongs to the event loop. ``OpenFile.lock`` is held while the writer is used or
 
 import asyncio
 import logging
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 
 NEVER: Final = -1
 """As a mark: before every notice."""
-SETUID_AND_SETGID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 @dataclass(eq=False)
@@ -82,8 +80,6 @@ class OpenFile:
         self._located_at = NEVER
         self._measured_at = NEVER
         """When the size was asked for last."""
-        self._is_privileged = True
-        """Whether setuid or setgid bits may have to be dropped at a write."""
 
     @property
     def is_writing(self) -> bool:
@@ -143,7 +139,6 @@ class OpenFile:
         """The master has registered us as a writer; ``first`` is the lease that came with a new file."""
         self.writer = FileWriter(self._core, attributes, first)
         self._core.count_writer(1)
-        self._is_privileged = bool(attributes.mode & SETUID_AND_SETGID)
         self.learn(attributes)
 
     # ---------------------------------------------------------------------------------------------------------- reading
@@ -199,8 +194,6 @@ class OpenFile:
                 await self.open_for_writing(ROOT, truncates=False)  # the one before has failed
                 writer = self.writer
                 assert writer is not None
-            if self._is_privileged and handle.user[0]:
-                await self._drop_privileges()
             if not self._cache.is_fresh(self.inode, self._measured_at):
                 writer = await self._measure(writer, handle.appends)
             if handle.appends and offset != writer.end:
@@ -226,16 +219,6 @@ class OpenFile:
         writer.end = max(writer.end, attributes.size)
         self._measured_at = mark
         return writer
-
-    async def _drop_privileges(self) -> None:
-        """A write by another than root takes the setuid and setgid bits away; the kernel leaves that to us."""
-        attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
-        mode = without_privileges(attributes.mode)
-        if mode != attributes.mode:
-            body = SetAttributes(b"", self.inode, mode=mode & 0o7777)
-            await self._core.masters.expect(body, AttributesReply, user=ROOT)
-            self._cache.drop_pages(self.inode)
-        self._is_privileged = False
 
     async def flush(self, sync: bool = False, handle: Handle | None = None) -> None:
         """All replicas have what was written, and others see it; with ``sync`` it is durable. With the lock."""
@@ -266,9 +249,6 @@ class OpenFile:
             acting = ROOT if is_open else user
             attributes = (await self._core.masters.expect(body, AttributesReply, user=acting)).attributes
         self.forget_reads()
-        if user[0] and attributes.mode != without_privileges(attributes.mode):
-            body = SetAttributes(b"", self.inode, mode=without_privileges(attributes.mode) & 0o7777)
-            attributes = (await self._core.masters.expect(body, AttributesReply, user=ROOT)).attributes
         self.learn(attributes)
         return attributes
 
@@ -330,9 +310,3 @@ class OpenFile:
         for _ in range(holds):
             self._core.count_writer(-1)
             await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
-
-
-def without_privileges(mode: int) -> int:
-    """The mode after a change by another than root: no setuid, and no setgid if the group may execute it."""
-    mode &= ~stat.S_ISUID
-    return mode & ~stat.S_ISGID if mode & stat.S_IXGRP else mode

@@ -1,0 +1,1 @@
+"""Tests of the mount's file-system logic, without a mount."""

@@ -1,0 +1,169 @@
+"""``gfsclient mount`` and ``umount`` as a person uses them: on a real mount, and with what may be wrong."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gfsclient.mount import mountpoint as mountpoints
+from gfsclient.mount.records import log_file
+from tests.cluster.harness import BIN, Cluster, wait_until
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="there is no /dev/fuse for us"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    made = Cluster(tmp_path_factory.mktemp("mounted") / "cluster", masters=1, chunkservers=2)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def place(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty directory to mount on; what is mounted there is taken away afterwards, and its processes end."""
+    monkeypatch.setenv("XDG_STATE_HOME", cluster.environment["XDG_STATE_HOME"])
+    directory = tmp_path / "mnt"
+    directory.mkdir()
+    yield directory
+    if mountpoints.mounted_at(str(directory)) is not None:
+        mountpoints.unmount_lazily(str(directory))
+    for process in _processes(directory):
+        os.kill(process, signal.SIGKILL)
+    wait_until("the mount's processes are gone", lambda: not _processes(directory))
+
+
+def _processes(directory: Path) -> list[int]:
+    """Those that were started to mount on a directory."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdecimal() else []
+        except OSError:
+            continue
+        if b"mount" in words and os.fsencode(directory) in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_mount_use_and_umount(cluster: Cluster, place: Path) -> None:
+    done = cluster.gfsclient("mount", str(place))
+    assert (done.returncode, done.stderr) == (0, b"")
+    (place / "directory").mkdir()
+    (place / "directory" / "file").write_text("content")
+    assert (place / "directory" / "file").read_text() == "content"
+    assert cluster.gfsclient("cat", "/directory/file").stdout == b"content"
+    again = cluster.gfsclient("mount", str(place))
+    assert again.returncode != 0
+    assert b"mounted there already" in again.stderr
+    held = (place / "directory" / "file").open()
+    busy = cluster.gfsclient("umount", str(place))
+    assert b"busy" in busy.stderr
+    held.close()
+    (place / "last").write_bytes(b"x" * 3_000_000)
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
+    assert not list(place.iterdir())
+    assert not _processes(place)
+    assert cluster.gfsclient("cat", "/last").stdout == b"x" * 3_000_000
+    assert "Traceback" not in log_file(str(place)).read_text()
+
+
+def test_a_subtree_read_only(cluster: Cluster, place: Path) -> None:
+    assert cluster.gfsclient("mkdir", "/sub").returncode == 0
+    assert cluster.gfsclient("put", "-", "/sub/file", input=b"below").returncode == 0
+    assert cluster.gfsclient("mount", "gfs:///sub", str(place), "-o", "ro,_netdev").returncode == 0
+    assert [entry.name for entry in place.iterdir()] == ["file"]
+    assert (place / "file").read_bytes() == b"below"
+    with pytest.raises(OSError, match="Read-only") as caught:
+        (place / "new").touch()
+    assert caught.value.errno == errno.EROFS
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{}/missing"], "no such directory"),
+        (["/etc/hostname"], "not a directory"),
+        (["/no/such/subtree", "{}"], "no such"),
+        (["-o", "bogus", "{}"], "'bogus' is not known"),
+        (["host:1", "{}"], "is not gfs://"),
+    ],
+)
+def test_what_is_wrong_is_one_line(cluster: Cluster, place: Path, arguments: list[str], words: str) -> None:
+    done = cluster.gfsclient("mount", *(argument.format(place) for argument in arguments))
+    assert done.returncode not in (0, 1)
+    assert words in done.stderr.decode()
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_umount_of_what_is_not_mounted(cluster: Cluster, place: Path) -> None:
+    assert b"no cluster is mounted there" in cluster.gfsclient("umount", str(place)).stderr
+
+
+def test_a_process_that_dies_is_started_again(cluster: Cluster, place: Path) -> None:
+    assert cluster.gfsclient("mount", "--supervise", str(place)).returncode == 0
+    (place / "survivor").write_text("content")
+    os.kill(max(_processes(place)), signal.SIGKILL)
+
+    def works() -> bool:
+        try:
+            return (place / "survivor").read_text() == "content"
+        except OSError:
+            return False
+
+    wait_until("the mount works again", works)
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
+    assert not _processes(place), "its supervisor ends with it"
+
+
+def test_a_dead_mount_is_cleared_away_by_the_next(cluster: Cluster, place: Path) -> None:
+    assert cluster.gfsclient("mount", str(place)).returncode == 0
+    (place / "kept").write_text("content")
+    for process in _processes(place):
+        os.kill(process, signal.SIGKILL)
+    wait_until("the mount is dead", lambda: mountpoints.is_dead(str(place)))
+    wait_until("its process is gone", lambda: not _processes(place))
+    assert cluster.gfsclient("mount", str(place)).returncode == 0
+    assert (place / "kept").read_text() == "content"
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
+
+
+def test_a_termination_unmounts_and_keeps_what_was_written(cluster: Cluster, place: Path) -> None:
+    log = place.parent / "log"
+    with log.open("wb") as errors:
+        process = cluster.popen("mount", "--foreground", str(place), stderr=errors)
+    wait_until("it is mounted", lambda: mountpoints.mounted_at(str(place)) is not None)
+    with (place / "unflushed").open("wb", buffering=0) as file:
+        file.write(b"gathered")
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 0, log.read_text()
+    assert mountpoints.mounted_at(str(place)) is None
+    assert cluster.gfsclient("cat", "/unflushed").stdout == b"gathered"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
+def test_an_ordinary_user_mounts(cluster: Cluster, place: Path) -> None:
+    if not os.stat("/dev/fuse").st_mode & 0o006 or shutil.which("fusermount3") is None:
+        pytest.skip("an ordinary user cannot open /dev/fuse here")
+    os.chown(place, 65534, 65534)
+    environment = cluster.environment | {"XDG_STATE_HOME": str(place.parent / "state")}
+    (place.parent / "state").mkdir()
+    os.chown(place.parent / "state", 65534, 65534)
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(BIN / "gfsclient")]
+    done = subprocess.run([*user, "mount", str(place)], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    done = subprocess.run([*user, "umount", str(place)], env=environment, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
