@@ -1,4 +1,5 @@
 # make up       start a cluster in ./cluster-data, in the foreground
+# make mount    mount that cluster on ./mnt
 # make test     all checks and all tests but the long ones
 # make simulate SEED=7 RUNS=1000   the masters under faults, on a virtual clock; a fresh seed without SEED
 # make test-long, make check, make bench, make docs, make lock, make clean
@@ -8,10 +9,15 @@ BIN := .venv/bin
 SOURCES := protocol master standby chunkserver client cluster tests bench loadtests
 export PYTHON
 
-.PHONY: up test test-long simulate check format bench docs lock clean
+.PHONY: up mount test test-long simulate check format bench docs lock clean
 
 up: .venv/runtime.stamp
 	@$(BIN)/gfs up --dir cluster-data
+
+mount: .venv/mount.stamp
+	@mkdir -p mnt
+	@$(BIN)/gfsclient mount mnt
+	@echo "The cluster's files are in ./mnt; '$(BIN)/gfsclient umount mnt' unmounts them."
 
 test: check
 	@sh scripts/install-for-tests
@@ -49,10 +55,16 @@ COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-u
 lock: .venv/develop.stamp
 	$(BIN)/python -m pip install --quiet pip-tools
 	$(COMPILE) --extra build -o requirements.lock pyproject.toml
-	$(COMPILE) --extra build --extra test --extra check -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(COMPILE) --extra build --extra mount -c requirements.lock -o requirements-mount.lock pyproject.toml
+	$(COMPILE) --extra build --extra test --extra check --extra mount -c requirements-mount.lock \
+		-o requirements-dev.lock pyproject.toml
 
 .venv/runtime.stamp: requirements.lock pyproject.toml scripts/install
 	@sh scripts/install requirements.lock
+	@touch $@
+
+.venv/mount.stamp: requirements-mount.lock pyproject.toml scripts/install
+	@sh scripts/install requirements-mount.lock
 	@touch $@
 
 .venv/develop.stamp: requirements-dev.lock pyproject.toml scripts/install

@@ -128,7 +128,7 @@ def test_exit_codes_of_status_are_on_the_page() -> None:
 
 
 def test_locks_name_no_index_and_no_path() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-mount.lock", "requirements-dev.lock"):
         text = (ROOT / name).read_text()
         assert not re.search(r"://|^\s*-(?!-hash)|^\s*--(?!hash)|^#.*/", text, re.MULTILINE), name
         pins = re.findall(r"^([\w.-]+)==\S+ \\$", text, re.MULTILINE)
@@ -139,7 +139,7 @@ def test_every_locked_runtime_dependency_is_the_same_for_development() -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^([\w.-]+==\S+)", (ROOT / name).read_text(), re.MULTILINE))
 
-    assert pins("requirements.lock") <= pins("requirements-dev.lock")
+    assert pins("requirements.lock") <= pins("requirements-mount.lock") <= pins("requirements-dev.lock")
 
 
 def test_modules_that_must_be_pure_exist() -> None:

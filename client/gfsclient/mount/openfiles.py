@@ -194,8 +194,8 @@ class OpenFile:
                 await self.open_for_writing(ROOT, truncates=False)  # the one before has failed
                 writer = self.writer
                 assert writer is not None
-            if not self._cache.is_fresh(self.inode, self._measured_at):
-                writer = await self._measure(writer, handle.appends)
+            if self._may_have_changed(handle):
+                writer = await self._measure(writer)
             if handle.appends and offset != writer.end:
                 offset = writer.end  # the kernel knows only of appends made here
                 self._cache.drop_pages(self.inode)
@@ -205,10 +205,18 @@ class OpenFile:
             else:
                 await self._guarded(handle, lambda: writer.write(offset, data))
 
-    async def _measure(self, writer: FileWriter, is_wanted: bool) -> FileWriter:
-        """Others may have changed the file: how long it is now. The writer to go on with, a new one if it was cut."""
-        if not is_wanted and not self._cache.freshness.is_current:
-            return writer
+    def _may_have_changed(self, handle: Handle) -> bool:
+        """Whether to ask how long the file is before a write.
+
+        An append must not rely on a notice that may be on its way: what was appended elsewhere, and is known to be, is
+        not to be overwritten. While something of ours is unflushed the next one belongs behind it.
+        """
+        if handle.appends:
+            return not self.is_dirty
+        return self._cache.freshness.is_current and not self._cache.is_fresh(self.inode, self._measured_at)
+
+    async def _measure(self, writer: FileWriter) -> FileWriter:
+        """How long the file is now. The writer to go on with, which is a new one if others have cut the file."""
         mark = self._cache.mark()
         attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
         if attributes.size < writer.end and not self.is_dirty:

@@ -354,7 +354,10 @@ class Operations:
                         await file.flush()
                 attributes = await file.open_for_reading()
                 handle = self._handle(file, flags, user)
-            return handle.number, self._cache.pages_are_good(attributes)
+            is_kept = self._cache.pages_are_good(attributes)
+        if not attributes.links:
+            await self._hold(inode)  # it was removed before we had it open, and nobody may have told us
+        return handle.number, is_kept
 
     def _handle(self, file: OpenFile, flags: int, user: User) -> Handle:
         access = flags & os.O_ACCMODE
