@@ -6,10 +6,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from bench import data, journal, memory, metadata, restart
+from bench import data, journal, memory, metadata, mount, restart, workload
 from gfsprotocol.ids import MIB
 
-BENCHMARKS = ["memory", "restart", "metadata", "journal", "data"]
+BENCHMARKS = ["memory", "restart", "metadata", "journal", "data", "mount"]
 
 
 def main() -> None:
@@ -38,6 +38,10 @@ def main() -> None:
         if "data" in wanted:
             (Path(name) / "data").mkdir()
             rows += data.measure(Path(name) / "data", arguments.mebibytes * MIB, arguments.rounds)
+        if "mount" in wanted:
+            (Path(name) / "mount").mkdir()
+            amounts = workload.Amounts(min(arguments.mebibytes, workload.Amounts().mebibytes))
+            rows += mount.measure(Path(name) / "mount", arguments.rounds, amounts)
     for row in rows:
         told = row.get("reason") or (f"aim {row['aim']}" if row["aim"] else "")
         print(f"{row['figure']:<26} {row['value']:>16} {row['bare']:>14} {row['ratio']:>7}  {told}".rstrip())

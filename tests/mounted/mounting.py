@@ -46,7 +46,7 @@ class Mount:
             return
         with self._log.open("ab") as log:
             self._process = self.cluster.popen(
-                "mount", "gfs:///", str(self.path), *self._options, "--foreground",
+                "mount", str(self.path), *self._options, "--foreground",
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         wait_until(f"mounted\n{self.log()}", self._answers, READY_SECONDS)
@@ -76,6 +76,8 @@ class Mount:
         for daemon in self.daemons():
             with contextlib.suppress(psutil.NoSuchProcess):
                 daemon.kill()
+        if self._process is not None:
+            self._process.wait(END_SECONDS)
 
     def remove(self) -> None:
         """The end of a test, however it went: nothing of the mount remains."""
@@ -84,8 +86,6 @@ class Mount:
                 self.unmount()
         finally:
             self.abort()
-            if self._process is not None:
-                self._process.wait(END_SECONDS)
             while is_mounted(self.path):
                 subprocess.run(["fusermount3", "-u", "-z", str(self.path)], check=True, capture_output=True)
             shutil.rmtree(self._home)

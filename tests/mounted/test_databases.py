@@ -82,6 +82,7 @@ def as_nobody(directory: Path) -> Iterator[tuple[str, ...]]:
     yield need("setpriv", "util-linux"), "--reuid=nobody", "--regid=nogroup", "--clear-groups"
 
 
+@pytest.mark.long
 def test_postgresql(mounted: Mount, place: Path) -> None:
     """initdb, a short pgbench with its own checks of sums, a crash of the server, and recovery."""
     programs = postgresql_programs()

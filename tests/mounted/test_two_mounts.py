@@ -4,6 +4,7 @@ Without an open in between, the other mount is told by the master. How long that
 generously: the machine that runs tests may be busy.
 """
 
+import functools
 import mmap
 import os
 import random
@@ -128,10 +129,16 @@ def changes(pair: Pair) -> dict[str, tuple[Callable[[int], object], Callable[[in
             lambda n: attempt(os.getxattr, there / "file", "user.n") == str(n).encode(),
         ),
         "where a link leads": (
-            lambda n: (os.symlink(f"target-{n}", here / "new"), os.rename(here / "new", here / "link")),
+            lambda n: replace_link(here / "link", f"target-{n}"),
             lambda n: attempt(os.readlink, there / "link") == f"target-{n}",
         ),
     }
+
+
+def replace_link(link: Path, target: str) -> None:
+    new = link.with_name("new")
+    os.symlink(target, new)
+    os.rename(new, link)
 
 
 def test_the_other_mount_is_told_of_changes(pair: Pair) -> None:
@@ -292,13 +299,13 @@ def test_two_mounts_see_the_same_through_a_failover(mounts: Callable[..., list[M
     with first.watched(300), second.watched(300):
         for _ in range(2):
             pass_to_and_fro(pair, chance, 20)
-            if first.cluster is None:
+            if (cluster := first.cluster) is None:
                 continue
-            first.cluster.wait_for("a leader and its standby", has_a_standby)
-            leader = leader_name(first.cluster)
-            change_through_a_failover(pair, lambda: first.cluster.kill(leader))  # noqa: B023
+            cluster.wait_for("a leader and its standby", has_a_standby)
+            leader = leader_name(cluster)
+            change_through_a_failover(pair, functools.partial(cluster.kill, leader))
             pass_to_and_fro(pair, chance, 20)
-            first.cluster.restart(leader)
+            cluster.restart(leader)
 
 
 def pass_to_and_fro(pair: Pair, chance: random.Random, rounds: int) -> None:

@@ -48,7 +48,7 @@ def visible(path: Path_) -> tuple[Any, ...]:
     status = os.lstat(path)
     content: object = None
     if stat.S_ISLNK(status.st_mode):
-        content = os.readlink(path)
+        content = os.readlink(os.fsencode(path))
     elif stat.S_ISREG(status.st_mode):
         content = read(path)
     elif stat.S_ISDIR(status.st_mode):

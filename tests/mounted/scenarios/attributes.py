@@ -115,7 +115,7 @@ def changing_owners(place: Path) -> Seen:
     file, directory = place / "file", place / "directory"
     for path, make in ((file, write), (directory, os.mkdir)):
         with user(ALICE, ALICE, (TEAM,)):
-            make(path)  # type: ignore[operator]
+            make(path)
             os.chmod(path, 0o6775)
             seen.do(os.chown, path, BOB, -1)
             seen.do(os.chown, path, ALICE, -1)

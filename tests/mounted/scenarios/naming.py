@@ -111,9 +111,9 @@ def symbolic_links(place: Path) -> Seen:
     seen.do(os.symlink, "loop", place / "loop")
     seen.do(os.symlink, "loop-b", place / "loop-a")
     seen.do(os.symlink, "loop-a", place / "loop-b")
-    for name in ("loop", "loop-a"):
-        seen.do(os.stat, place / name)
-        seen.do(os.listdir, place / name / "below")
+    for looping in ("loop", "loop-a"):
+        seen.do(os.stat, place / looping)
+        seen.do(os.listdir, place / looping / "below")
     seen.do(os.readlink, place / "directory")
     seen.append(read(place / "to-dire-9" / "file"))
     for number in range(45):
