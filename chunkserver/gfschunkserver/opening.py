@@ -61,7 +61,7 @@ def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple
     replica.verifier = new_verifier()
     downstream: Downstream | None = None
     try:
-        downstream = _open_next(engine, grant, request, replica)
+        downstream = _open_next(engine, grant, request, replica, begins=True)
         if downstream is not None and downstream.length:
             raise AlreadyExists(f"another member holds {downstream.length} bytes of chunk {grant.chunk:x}")
         chain = engine.chains.start(replica, grant)
@@ -83,26 +83,28 @@ def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[C
     with engine.chains.opening(grant.chunk):
         chain = engine.chains.get(grant)
         if chain is None:
-            chain = _begin_as_member(engine, grant, request.verifier)
+            chain = _begin_as_member(engine, grant, request)
     engine.chains.enter(chain, grant)
     try:
         chain.check()
-        return chain, _open_next(engine, grant, request, chain.replica)
+        return chain, _open_next(engine, grant, request, chain.replica, request.begins)
     except GfsError:
         engine.chains.leave(chain)
         raise
 
 
-def _begin_as_member(engine: Engine, grant: Grant, verifier: int) -> Chain:
-    """Only a chunk that has no data yet begins without being prepared."""
+def _begin_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> Chain:
+    """Only a chunk that has no data anywhere yet begins without being prepared."""
     replica = engine.store.find(grant.chunk)
     engine.chains.promise(grant)
-    if grant.is_first and replica is None:
+    own = str(engine.server)
+    if replica is None:
+        if not request.begins:
+            raise ReplicaFailed(f"server {engine.server:016x} has no replica of chunk {grant.chunk:x}", own)
         replica = engine.store.create(grant)
-        replica.verifier = verifier
+        replica.verifier = request.verifier
         return engine.chains.start(replica, grant)
-    if grant.is_first:
-        own = str(engine.server)
+    if request.begins:
         raise AlreadyExists(f"server {engine.server:016x} has chunk {grant.chunk:x} and was restarted since", own)
     raise _restarted(engine)
 
@@ -122,10 +124,12 @@ def _check_history(grant: Grant, request: OpenWrite, replica: Replica) -> None:
         raise writes_lost([member.server for member in grant.members])
 
 
-def _open_next(engine: Engine, grant: Grant, request: OpenWrite, replica: Replica) -> Downstream | None:
+def _open_next(
+    engine: Engine, grant: Grant, request: OpenWrite, replica: Replica, begins: bool = False
+) -> Downstream | None:
     position = request.position + 1
     if position == len(grant.members):
         return None
     seconds = hop_seconds(len(grant.members), request.position)
-    onward = OpenWrite(request.grant, position, request.client, replica.verifier)
+    onward = OpenWrite(request.grant, position, request.client, replica.verifier, begins)
     return open_downstream(engine, grant.members[position], onward, seconds)

@@ -48,6 +48,9 @@ class OpenWrite(Header, frozen=True, tag=1):
     verifier: int = 0
     """To the primary: that of the unsynced writes which the client relies on, 0 for none; WritesLost if the primary
     may lack them. To the others: the chain's."""
+    begins: bool = False
+    """To the others: the chunk is new, and the primary has begun with an empty replica just now. A member that has none
+    at any other time has lost it."""
 
 
 class Mutate(Header, frozen=True, tag=2):

@@ -6,7 +6,16 @@ import pytest
 
 from gfsprotocol.errors import LeaseLost, ReplicaFailed, WritesLost
 from gfsprotocol.ids import BLOCK_BYTES, KIB
-from tests.chunkserver.cluster import Cluster, Writer, copy_chunk, eventually, lose_a_write, restart
+from tests.chunkserver.cluster import (
+    Cluster,
+    Writer,
+    copy_chunk,
+    copy_of_disk,
+    eventually,
+    lose_a_write,
+    lose_power,
+    restart,
+)
 
 pytestmark = [pytest.mark.slow]
 
@@ -91,6 +100,31 @@ def test_no_replica_vouches_for_writes_that_another_writer_had_replaced(make_clu
             writer.opened()
         assert set(failure.value.hint.split()) == {str(server.id) for server in cluster.servers}
         writer.abandon()
+
+
+@pytest.mark.parametrize("index", [1, 2])
+def test_a_member_that_lost_a_new_replica_with_its_power_is_not_filled_with_zeros(
+    make_cluster: MakeCluster, index: int
+) -> None:
+    """What was acknowledged under the first grant is gone there; a write behind it must not hide that."""
+    cluster = make_cluster(3)
+    durable = copy_of_disk(cluster, index)
+    grant = cluster.grant(1, 1)
+    writer = Writer(grant)
+    writer.write(0, b"data")
+    verifier = writer.opened().verifier
+    writer.close()
+    lose_power(cluster, index, durable)
+    again = Writer(grant, verifier=verifier)
+    with pytest.raises(ReplicaFailed) as failure:
+        again.write(4, b" and more")
+    again.abandon()
+    assert failure.value.hint == str(cluster.servers[index].id)
+    assert cluster.servers[index].server.store.find(1) is None
+    writer = Writer(cluster.grant(1, 2), verifier=verifier)
+    writer.write(4, b" and more", sync=True)
+    writer.close()
+    assert contents(cluster) == [b"data and more"] * 3
 
 
 # ------------------------------------------------------------------------------------------------- blank chunks

@@ -611,3 +611,24 @@ async def test_a_sync_waits_for_the_one_server_that_still_has_the_bytes(small_cl
     await file.close()
     assert await cluster.files.read_bytes("/a") == b"only written"
     assert [bytes(server.replicas[1].data) for server in servers] == [b"only written"] * 3
+
+
+@pytest.mark.slow
+async def test_a_writer_goes_on_for_as_long_as_there_is_some_progress(small_cluster):
+    """Its deadline counts from the last acknowledgement, however many servers fail in all."""
+    cluster = await small_cluster(servers=4, deadline_seconds=3.0, chunk_bytes=16 * MIB)
+    data = os.urandom(12 * MIB)
+    failed = [0]
+
+    def act(server: FakeChunkServer, number: int) -> None:
+        if number % 3 == 2:
+            failed[0] += 1
+            time.sleep(0.8)
+            raise Fault
+
+    count_mutations(cluster, act)
+    began = time.monotonic()
+    await cluster.files.write_bytes("/a", data)
+    assert failed[0] >= 4
+    assert time.monotonic() - began > 3.0
+    assert await cluster.files.read_bytes("/a") == data
