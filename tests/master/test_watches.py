@@ -503,6 +503,24 @@ def test_who_changes_is_not_told(served: Served) -> None:
     assert settled(served) == {"a": [], "b": [msg.Invalidate(inodes=(file,))]}
 
 
+def test_what_one_has_made_is_watched_too(served: Served) -> None:
+    made = served.ask("a", msg.Mkdir(b"d"))
+    assert isinstance(made, msg.AttributesReply)
+    settled(served)
+    served.ask("c", msg.SetAttributes(b"d", mode=0o700))
+    assert settled(served)["a"] == [msg.Invalidate(inodes=(made.attributes.inode,))]
+
+
+def test_to_drop_everything_is_told_behind_the_answers_that_wait(served: Served) -> None:
+    served.ask("c", msg.Mkdir(b"d"))
+    served.ask("a", msg.Stat(b"d"))
+    served.watches.drop("a")
+    assert served.watches.take(served.committed) == []
+    served.commit(1)
+    assert isinstance(served.sent["a"][0], tuple)
+    assert served.sent["a"][1:] == [msg.Invalidate(everything=True)]
+
+
 def test_nothing_is_told_before_it_is_durable(served: Served) -> None:
     served.ask("c", msg.SetAttributes(b"f", mode=0o600))
     served.ask("c", msg.Mkdir(b"d"))
@@ -577,6 +595,8 @@ def test_a_slot_that_is_used_again_starts_clean(served: Served) -> None:
     settled(served)
     served.ask("c", msg.SetAttributes(b"g", mode=0o600))
     assert settled(served) == {"a": [], "b": []}
+    served.ask("c", msg.Unlink(b"g"))
+    assert settled(served)["a"] == [msg.Invalidate(names=((ROOT_INODE, b"g"),))]
 
 
 def test_a_client_that_is_gone_is_forgotten_and_nothing_is_collected_any_more(served: Served) -> None:
