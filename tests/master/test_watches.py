@@ -432,6 +432,7 @@ def test_every_operation_tells_all_that_it_changes() -> None:
     machine.do(msg.SetAttributes(b"/d/f", mode=0o600, size=3))
     machine.do(msg.Link(b"/d/f", target=b"/t/g"))
     machine.do(msg.Symlink(b"/d/s", target=b"f"))
+    machine.do(msg.MakeNode(b"/d/p", mode=stat.S_IFIFO | 0o600))
     machine.do(msg.Rename(b"/d/s", target=b"/t/s"))
     machine.do(msg.Rename(b"/d/e", target=b"/t/e"))
     machine.do(msg.Rename(b"/t/s", target=b"/d/f"))
@@ -502,6 +503,24 @@ def test_who_changes_is_not_told(served: Served) -> None:
     assert settled(served) == {"a": [], "b": [msg.Invalidate(inodes=(file,))]}
 
 
+def test_what_one_has_made_is_watched_too(served: Served) -> None:
+    made = served.ask("a", msg.Mkdir(b"d"))
+    assert isinstance(made, msg.AttributesReply)
+    settled(served)
+    served.ask("c", msg.SetAttributes(b"d", mode=0o700))
+    assert settled(served)["a"] == [msg.Invalidate(inodes=(made.attributes.inode,))]
+
+
+def test_to_drop_everything_is_told_behind_the_answers_that_wait(served: Served) -> None:
+    served.ask("c", msg.Mkdir(b"d"))
+    served.ask("a", msg.Stat(b"d"))
+    served.watches.drop("a")
+    assert served.watches.take(served.committed) == []
+    served.commit(1)
+    assert isinstance(served.sent["a"][0], tuple)
+    assert served.sent["a"][1:] == [msg.Invalidate(everything=True)]
+
+
 def test_nothing_is_told_before_it_is_durable(served: Served) -> None:
     served.ask("c", msg.SetAttributes(b"f", mode=0o600))
     served.ask("c", msg.Mkdir(b"d"))
@@ -554,6 +573,16 @@ def test_the_last_name_of_a_file_is_told_to_all_who_have_seen_it(served: Served)
     assert settled(served) == {"a": [], "b": [msg.Invalidate((), ((ROOT_INODE, b"g"),), (file,))]}
 
 
+def test_others_keep_what_they_were_shown(served: Served) -> None:
+    slot = served.state.inodes.slot_of(inode_of(served, b"f"))
+    assert served.watches.others_keep(slot, "c")
+    assert served.watches.others_keep(slot, "a")
+    served.watches.remove("b")
+    assert not served.watches.others_keep(slot, "a")
+    served.watches.remove("a")
+    assert not served.watches.others_keep(slot, "c")
+
+
 def test_a_slot_that_is_used_again_starts_clean(served: Served) -> None:
     file = inode_of(served, b"f")
     slot = served.state.inodes.slot_of(file)
@@ -566,6 +595,8 @@ def test_a_slot_that_is_used_again_starts_clean(served: Served) -> None:
     settled(served)
     served.ask("c", msg.SetAttributes(b"g", mode=0o600))
     assert settled(served) == {"a": [], "b": []}
+    served.ask("c", msg.Unlink(b"g"))
+    assert settled(served)["a"] == [msg.Invalidate(names=((ROOT_INODE, b"g"),))]
 
 
 def test_a_client_that_is_gone_is_forgotten_and_nothing_is_collected_any_more(served: Served) -> None:
