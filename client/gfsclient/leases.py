@@ -174,9 +174,8 @@ class ChunkLease:
             return AllocateChunk(self._inode, self._index, excluded)
         grant = lease.grant
         # Forgiving: there were too few replicas. Those of a new chunk may never have been made: its servers refuse the
-        # grant of a leader that was replaced before they heard of it. Nor were they made if its lease is simply over.
-        is_over = time.monotonic() >= self._ends
-        if self.is_unused and (self._forgiving or is_over or (self._broken and self._failed)):
+        # grant of a leader that was replaced before they heard of it.
+        if self.is_unused and (self._forgiving or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
         if self._forgiving and grant.base_version == 0 and not lease.length:
             # The same for a chunk that is not ours alone: the master knows whether any server has made it.
