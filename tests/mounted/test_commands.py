@@ -1,15 +1,18 @@
 """``gfsclient mount`` and ``umount`` as a person uses them: on a real mount, and with what may be wrong."""
 
 import errno
+import json
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gfsclient.config import load_config
 from gfsclient.mount import mountpoint as mountpoints
 from gfsclient.mount.records import log_file
 from tests.cluster.harness import BIN, Cluster, wait_until
@@ -155,15 +158,35 @@ def test_a_termination_unmounts_and_keeps_what_was_written(cluster: Cluster, pla
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
-def test_an_ordinary_user_mounts(cluster: Cluster, place: Path) -> None:
+def test_an_ordinary_user_mounts(cluster: Cluster) -> None:
     if not os.stat("/dev/fuse").st_mode & 0o006 or shutil.which("fusermount3") is None:
         pytest.skip("an ordinary user cannot open /dev/fuse here")
-    os.chown(place, 65534, 65534)
-    environment = cluster.environment | {"XDG_STATE_HOME": str(place.parent / "state")}
-    (place.parent / "state").mkdir()
-    os.chown(place.parent / "state", 65534, 65534)
-    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(BIN / "gfsclient")]
-    done = subprocess.run([*user, "mount", str(place)], env=environment, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    done = subprocess.run([*user, "umount", str(place)], env=environment, capture_output=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    config = load_config(cluster.layout.client_file)
+    home = Path(tempfile.mkdtemp(prefix="gfs-user-"))
+    place = home / "mnt"
+    place.mkdir()
+    for directory in (home, place):
+        os.chown(directory, 65534, 65534)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "HOME": str(home),
+        "GFS_CLIENT_MASTERS": json.dumps(list(config.masters)),
+        "GFS_CLIENT_KEY": config.key,
+    }
+
+    def as_user(*command: str | Path) -> None:
+        words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *command]
+        done = subprocess.run(words, env=environment, capture_output=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+
+    try:
+        as_user(BIN / "gfsclient", "mount", place)
+        as_user("/bin/sh", "-c", f"echo content >{place}/mine && test -O {place}/mine")
+        as_user(BIN / "gfsclient", "umount", place)
+        assert cluster.gfsclient("cat", "/mine").stdout == b"content\n"
+    finally:
+        if mountpoints.mounted_at(str(place)) is not None:
+            mountpoints.unmount_lazily(str(place))
+        wait_until("the mount's processes are gone", lambda: not _processes(place))
+        shutil.rmtree(home)
