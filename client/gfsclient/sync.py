@@ -24,7 +24,7 @@ from gfsclient.paths import PathLike, to_bytes
 from gfsclient.transfer import Progress, Readable, Writable
 from gfsclient.user import User
 from gfsprotocol.errors import ConnectionLost, GfsError, InvalidArgument
-from gfsprotocol.messages import Attributes, OpenFile, Space, Status, Summary, TrashEntry
+from gfsprotocol.messages import Attributes, FileVersion, OpenFile, Space, Status, Summary, TrashEntry
 
 log = logging.getLogger(__name__)
 
@@ -268,14 +268,21 @@ class FileSystem:
 
     # ----------------------------------------------------------------------------------------------------------- names
 
-    def remove(self, path: PathLike) -> None:
-        self._loop.run(self._system.remove(path))
+    def remove(self, path: PathLike, expected: FileVersion | None = None) -> None:
+        self._loop.run(self._system.remove(path, expected))
 
     def remove_tree(self, path: PathLike) -> None:
         self._loop.run(self._system.remove_tree(path))
 
-    def rename(self, source: PathLike, target: PathLike, no_replace: bool = False, exchange: bool = False) -> None:
-        self._loop.run(self._system.rename(source, target, no_replace, exchange))
+    def rename(
+        self,
+        source: PathLike,
+        target: PathLike,
+        no_replace: bool = False,
+        exchange: bool = False,
+        expected: FileVersion | None = None,
+    ) -> None:
+        self._loop.run(self._system.rename(source, target, no_replace, exchange, expected))
 
     def link(self, source: PathLike, target: PathLike) -> None:
         self._loop.run(self._system.link(source, target))
@@ -303,8 +310,8 @@ class FileSystem:
     def summarize(self, path: PathLike) -> Summary:
         return self._loop.run(self._system.summarize(path))
 
-    def space(self) -> Space:
-        return self._loop.run(self._system.space())
+    def space(self, deadline_seconds: float | None = None) -> Space:
+        return self._loop.run(self._system.space(deadline_seconds))
 
     def status(self) -> Status:
         return self._loop.run(self._system.status())
