@@ -13,7 +13,8 @@ from typing import Any, Final
 from gfsmaster import operations as op
 from gfsmaster.attributes import IDS, AttributePlanner, check_times
 from gfsmaster.namespace import READ, SEARCH, WRITE, Namespace, Place, User, shown
-from gfsmaster.state import ROOT_SLOT, State
+from gfsmaster.objects import ROOT_SLOT
+from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import (
     AlreadyExists,
