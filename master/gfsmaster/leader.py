@@ -27,7 +27,8 @@ from gfsmaster.measures import Measures
 from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
-from gfsmaster.planner import Plan, Planner, check_user
+from gfsmaster.places import Plan
+from gfsmaster.planner import Planner, check_user
 from gfsmaster.queries import Queries, Summarizer
 from gfsmaster.registry import Registry
 from gfsmaster.repair import Repair
@@ -126,7 +127,7 @@ class Leader:
         )
         self.lingering = Lingering(state, clock.monotonic())
         self._others_keep = watches.others_keep
-        self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
+        self.queries = Queries(state, self.fleet, self.planner.namespace, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,
             clock,

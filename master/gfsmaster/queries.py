@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from gfsmaster.fleet import Fleet, Server
-from gfsmaster.namespace import READ, SEARCH, User, shown
-from gfsmaster.planner import Planner
+from gfsmaster.namespace import READ, SEARCH, Namespace, User, shown
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import InvalidArgument, IsADirectory, NoSuchAttribute, NotADirectory, PermissionDenied
@@ -26,12 +25,11 @@ def _is_hidden(name: bytes, user: User) -> bool:
 class Queries:
     """Plans no operations, so it may serve a standby as well as the leader."""
 
-    def __init__(self, state: State, fleet: Fleet, planner: Planner, sign_read: SignRead) -> None:
+    def __init__(self, state: State, fleet: Fleet, namespace: Namespace, sign_read: SignRead) -> None:
         self._state = state
         self._inodes = state.inodes
         self._fleet = fleet
-        self._planner = planner
-        self._namespace = planner.namespace
+        self._namespace = namespace
         self._sign_read = sign_read
         self._queries: dict[type, Callable[[Any, User], msg.ReplyBody]] = {
             msg.Stat: self._stat,
