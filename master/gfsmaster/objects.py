@@ -221,15 +221,19 @@ class Objects:
     def _new_chunk(self, slot: int, index: int, chunk_id: int) -> None:
         # The new chunk first: its id was planned before the slot of the one that it replaces became free.
         chunk = self.chunks.claim(chunk_id)
-        replaced = self.inodes.chunk_at(slot, index)
-        if replaced:
-            self.inodes.set_chunk(slot, index, 0)
-            self._free_chunk(replaced)
+        self._drop_chunk(slot, index)
         self.chunks.inode[chunk] = slot
         self.chunks.index[chunk] = index
         self.chunks.version[chunk] = 1
         self._sum.new_chunk(chunk)
         self.inodes.set_chunk(slot, index, chunk)
+
+    def _drop_chunk(self, slot: int, index: int) -> None:
+        """The file has no chunk at ``index`` any more, if it had one."""
+        chunk = self.inodes.chunk_at(slot, index)
+        if chunk:
+            self.inodes.set_chunk(slot, index, 0)
+            self._free_chunk(chunk)
 
     def _free_chunk(self, slot: int) -> None:
         self._sum.drop_chunk(slot)
@@ -241,10 +245,7 @@ class Objects:
         chunk_bytes = inodes.chunk_bytes(slot)
         kept = -(-size // chunk_bytes)
         for index in range(inodes.chunk_count(slot) - 1, kept - 1, -1):
-            chunk = inodes.chunk_at(slot, index)
-            if chunk:
-                inodes.set_chunk(slot, index, 0)
-                self._free_chunk(chunk)
+            self._drop_chunk(slot, index)
         last = inodes.chunk_at(slot, kept - 1) if kept and size < inodes.size[slot] else 0
         if last:
             self._sum.touch_chunk(last)
@@ -287,9 +288,13 @@ class Objects:
 
     def _closed(self, slot: int, frees_unused: bool) -> None:
         """A writer has gone: the file may go, or a chunk that was allocated for what was never written."""
-        is_empty = not self.inodes.size[slot] and self.inodes.chunk_count(slot)
-        if frees_unused and is_empty and not self.writers.count(slot):
-            self._resize(slot, 0)
+        if frees_unused and not self.writers.count(slot) and self.inodes.chunk_count(slot):
+            first = self.inodes.chunk_at(slot, 0)
+            if not self.inodes.size[slot]:
+                self._resize(slot, 0)
+            elif first and not self.chunks.length[first] and self.chunks.version[first] == 1:
+                # It came with the file, which was only made longer: a hole, for no server has the chunk.
+                self._drop_chunk(slot, 0)
         self._free_if_unused(slot)
 
     def _free_if_unused(self, slot: int) -> None:
