@@ -3,7 +3,7 @@
 import stat
 from typing import Final, NamedTuple
 
-from gfsmaster.objects import ROOT_SLOT
+from gfsmaster.inodes import ROOT_SLOT
 from gfsmaster.state import State
 from gfsprotocol.errors import (
     NameTooLong,

@@ -6,7 +6,6 @@ record takes, and in which order, is for :mod:`gfsmaster.state`. Deterministic a
 
 import stat
 from dataclasses import dataclass
-from typing import Final
 
 from gfsmaster.chunks import Chunks
 from gfsmaster.digests import StateDigestSum, hashed
@@ -16,8 +15,6 @@ from gfsmaster.sessions import Sessions, Writers
 from gfsmaster.touched import Before, Touched
 from gfsprotocol.errors import StateDiverged
 from gfsprotocol.messages import Attributes, TrashEntry
-
-ROOT_SLOT: Final = 1
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """Where names may be put and taken away: what creation, renaming and removal ask of a place alike. Pure."""
 
 from gfsmaster import operations as op
+from gfsmaster.inodes import ROOT_SLOT
 from gfsmaster.namespace import SEARCH, WRITE, Namespace, Place, User, shown
-from gfsmaster.objects import ROOT_SLOT
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, NotADirectory, NotFound
