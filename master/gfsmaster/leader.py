@@ -108,7 +108,10 @@ class Leader:
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
         self.planner = Planner(state)
-        watches: Watches[Peer] = Watches(state, self.planner.namespace)
+        self.lingering = Lingering(state, self.term.started)
+        if epoch > 1:
+            self._doubt()
+        watches: Watches[Peer] = Watches(state, self.planner.namespace, self._doubt)
         self.notices = Notices(watches, self.committer)
         self.changes = Changes(
             state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
@@ -124,7 +127,6 @@ class Leader:
             self.changes.record,
             self.measures,
         )
-        self.lingering = Lingering(state, clock.monotonic())
         self._others_keep = watches.others_keep
         self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
         self.chunks = ChunkRequests(
@@ -357,6 +359,9 @@ class Leader:
         if handler is None:
             raise PermissionDenied(f"{type(request.body).__name__} is not for chunk servers")
         handler(peer, request, request.body)
+
+    def _doubt(self) -> None:
+        self.lingering.doubt(self.clock.monotonic())
 
     def _hears(self, client: bytes) -> None:
         self.housekeeping.heard[client] = self.clock.monotonic()

@@ -134,21 +134,21 @@ class KernelCache:
     # ------------------------------------------------------------------------------------------------- invalidation
 
     def invalidate(self, notice: Invalidate) -> None:
-        """Others have changed this: the kernel drops it."""
+        """Others have changed this: the kernel drops it, names first, so that none leads to what is known anew."""
+        for place in notice.names:
+            self._entries.pop(place, None)
+            self._kernel.drop_entry(*place)
         for inode in notice.inodes:
             self._inodes.pop(inode, None)
             self._pages.pop(inode, None)
             self._kernel.drop_inode(inode)
-        for place in notice.names:
-            self._entries.pop(place, None)
-            self._kernel.drop_entry(*place)
 
     def drop_everything(self) -> None:
         """Nothing is known to be true any more."""
-        for inode in self._inodes.keys() | self._pages.keys():
-            self._kernel.drop_inode(inode)
         for place in self._entries:
             self._kernel.drop_entry(*place)
+        for inode in self._inodes.keys() | self._pages.keys():
+            self._kernel.drop_inode(inode)
         self._entries.clear()
         self._inodes.clear()
         self._pages.clear()
