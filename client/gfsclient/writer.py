@@ -23,6 +23,8 @@ from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close
 CHUNKS_ACTIVE_MAX: Final = 3
 STREAMS_KEPT_MAX: Final = 256
 """Chunks whose leases and unsynced state are remembered; beyond them the file is synced."""
+BUFFERS_KEPT: Final = 2
+"""Of a file that is open and flushed."""
 CLOSE_SECONDS: Final = 5.0
 """How long a writer that has failed tries to tell the master."""
 
@@ -203,7 +205,17 @@ class FileWriter:
     def flush(self, sync: bool = False) -> None:
         """Returns when all is acknowledged by all replicas (with ``sync``: on their stable storage) and recorded."""
         self._settle(sync)
+        self._trim()
         self._record(None)
+
+    def _trim(self) -> None:
+        """Lets go of buffers: very many files may be open for writing, and most have been written to long ago."""
+        with self._changed:
+            for stream in self._streams.values():
+                self._free.extend(stream.free)
+                stream.free.clear()
+            self._buffers -= len(self._free[BUFFERS_KEPT:])
+            del self._free[BUFFERS_KEPT:]
 
     def close(self, modified_ns: int = 0) -> Attributes:
         """Makes all durable and recorded, and ends the registration as a writer; what the file is like then."""
