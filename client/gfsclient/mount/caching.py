@@ -57,6 +57,8 @@ class KernelCache:
 
     def __init__(self, kernel: Kernel) -> None:
         self.freshness: Freshness = Unwatched()
+        self.changes_here = 0
+        """Grows with each change that this mount has made: nobody tells us of those."""
         self._kernel = kernel
         self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         """(directory, name) -> inode, 0 for a name that is known to be missing."""
@@ -101,8 +103,13 @@ class KernelCache:
         """What the kernel was told last is under a name; None if it is not remembered."""
         return self._entries.get((directory, name))
 
+    def changed_here(self) -> None:
+        """Something was changed through this mount."""
+        self.changes_here += 1
+
     def renamed(self, directory: int, name: bytes) -> None:
         """A name was removed or replaced through this mount: the kernel knows, and nothing is remembered of it."""
+        self.changed_here()
         self._entries.pop((directory, name), None)
 
     # -------------------------------------------------------------------------------------------------------- pages

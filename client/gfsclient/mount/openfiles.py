@@ -141,6 +141,7 @@ class OpenFile:
         body = OpenForWrite(b"", self.inode, truncate=truncates)
         attributes = (await self._core.masters.expect(body, AttributesReply, user=user)).attributes
         if truncates:
+            self._cache.changed_here()
             await self.give_up_writing()  # of what was there: the master has cut it off
             self.forget_reads()
         self.begin_writing(attributes, mark)
@@ -275,6 +276,7 @@ class OpenFile:
         """What was written has reached the master, and what the kernel has of the file is as it is there."""
         if not self.is_dirty:
             return
+        self._cache.changed_here()
         self._unflushed.clear()
         self.forget_reads()
         recorded = self.writer.recorded if self.writer is not None else None

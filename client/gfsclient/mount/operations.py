@@ -16,7 +16,7 @@ from gfsclient.core import Core
 from gfsclient.leases import FirstLease
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
-from gfsclient.mount.directories import DOTS, OpenDirectory
+from gfsclient.mount.directories import DOTS, Listed, OpenDirectory
 from gfsclient.mount.filetable import FileTable
 from gfsclient.mount.holding import Holding
 from gfsclient.mount.openfiles import NEVER, Handle, OpenFile, access_of
@@ -166,6 +166,7 @@ class Operations:
             if changes.size is None or rest != msg.SetAttributes(b"", inode):
                 attributes = await self._set_attributes(rest, user)
             file.learn(attributes)
+            self._cache.changed_here()
             self._cache.pages_stay(attributes, mark)
             return self._answer(attributes, mark)
 
@@ -225,6 +226,7 @@ class Operations:
     async def setxattr(self, inode: int, name: bytes, value: bytes, user: User) -> None:
         _check_namespace(name)
         await self._masters.expect(msg.SetXattr(b"", inode, name, value), msg.Done, user=user)
+        self._cache.changed_here()
         file = self.files.find(inode)
         if file is not None:
             file.has_no_capability_at = NEVER
@@ -235,6 +237,7 @@ class Operations:
     async def removexattr(self, inode: int, name: bytes, user: User) -> None:
         _check_namespace(name)
         await self._masters.expect(msg.RemoveXattr(b"", inode, name), msg.Done, user=user)
+        self._cache.changed_here()
 
     # ----------------------------------------------------------------------------------------------------- directories
 
@@ -260,12 +263,15 @@ class Operations:
             if not add(name, await self._dot(directory, name), place + 1):
                 return
             place += 1
-        while (listed := await directory.next(self._masters, place, self._cache.mark())) is not None:
+        while (listed := await self._next_of(directory, place)) is not None:
             answer = self._entry(directory.inode, listed.entry.name, listed.entry.attributes, listed.mark)
             if not add(listed.entry.name, answer, listed.place):
                 return
             directory.took()
             place = listed.place
+
+    async def _next_of(self, directory: OpenDirectory, place: int) -> Listed | None:
+        return await directory.next(self._masters, place, self._cache.mark(), self._cache.changes_here)
 
     async def _dot(self, directory: OpenDirectory, name: bytes) -> Answer:
         return Answer(await self._attributes(msg.Stat(name, directory.inode), ROOT), 0.0)
@@ -293,6 +299,7 @@ class Operations:
                 file.holds += 1  # a program here writes to it already: this is one registration more
                 self._core.count_writer(1)
             handle = self.files.add(file, access, user)
+        self._cache.changed_here()
         self._cache.pages_are_of(attributes)
         return handle.number, self._entry(parent, name, attributes, mark)
 
@@ -378,7 +385,9 @@ class Operations:
 
     async def _made(self, parent: int, name: bytes, body: msg.RequestBody, user: User) -> Answer:
         mark = self._cache.mark()
-        return self._entry(parent, name, await self._attributes(body, user), mark)
+        attributes = await self._attributes(body, user)
+        self._cache.changed_here()
+        return self._entry(parent, name, attributes, mark)
 
     def _entry(self, parent: int, name: bytes, attributes: Attributes, mark: int) -> Answer:
         seconds = self._cache.keeps_entry(parent, name, attributes.inode, mark)
