@@ -318,17 +318,27 @@ def pass_to_and_fro(pair: Pair, chance: random.Random, rounds: int) -> None:
 
 
 def change_through_a_failover(pair: Pair, kill: Callable[[], None]) -> None:
-    """What the second mount has cached when the leader dies, and what the first changes then, is seen all the same."""
+    """What the second mount has cached when the leader dies, and what the first changes then, is seen all the same.
+
+    A file that the first removes then lives on where it is open, although the new leader has not shown it to anybody.
+    """
     here, there = pair
+    data = bytes(range(256)) * 4000
+    write(here / "removed", data)
+    reader = os.open(there / "removed", os.O_RDONLY)
     assert not os.path.exists(there / "negative")
     old_mode = os.stat(there / "file").st_mode
     kill()
+    os.unlink(here / "removed")
     os.chmod(here / "file", old_mode ^ 0o070)
     os.mknod(here / "negative")
     seconds_until("a mode after a failover", lambda: os.stat(there / "file").st_mode != old_mode)
     seconds_until("a name after a failover", lambda: os.path.exists(there / "negative"))
     os.unlink(there / "negative")
     seconds_until("a removal after a failover", lambda: not os.path.exists(here / "negative"))
+    time.sleep(LINGER_SECONDS)
+    assert os.pread(reader, len(data), 0) == data
+    os.close(reader)
 
 
 def has_a_standby(status: dict[str, object]) -> bool:
