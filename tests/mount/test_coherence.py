@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gfsclient.mount.operations import Changes
+from gfsclient.mount.answers import Changes
 from gfsprotocol.errors import StaleHandle
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, attributes_of, mounts
