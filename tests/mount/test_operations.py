@@ -224,7 +224,7 @@ async def test_many_writers_of_one_file_and_of_many() -> None:
 
 
 async def test_a_listing_shows_what_was_changed_here_while_it_was_read() -> None:
-    """The kernel takes what it is told last: an entry fetched before a change would undo it for as long as it is kept."""
+    """The kernel takes what it is told last: an entry from before a change would undo it for as long as it is kept."""
     async with mounts() as (_, [mount]):
         for number in range(20):
             await mount.write_file(b"%02d" % number, b"")
