@@ -3,9 +3,12 @@
 A file goes with its last name and its last writer. A client that has it open for reading is no writer; it is told of
 the removal, answers with Hold and is one from then on. Until that answer can have come the master is registered as a
 writer under a name of its own, in the same record as the removal, so a new leader finds such files and lets them go,
-too. Pure: time comes in, operations go out.
+too. While it is not known who has what open, because a leader is new or a client that watches has to begin anew, every
+file lingers: clients show the leader what they have open as soon as they find it. Pure: time comes in, operations go
+out.
 """
 
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +32,11 @@ class Lingering:
         until = now + LINGER_SECONDS
         self._until = {state.inodes.ids[slot]: until for slot in state.writers.files_of(KEEPER)}
         """By inode id, the earliest first."""
+        self._in_doubt_until = -math.inf
+
+    def doubt(self, now: float) -> None:
+        """What somebody was shown before is not known: for a while every file that loses its last name is kept."""
+        self._in_doubt_until = now + LINGER_SECONDS
 
     def keep(self, plan: op.Operations, others_keep: Callable[[int], bool], now: float) -> op.Operations:
         """The plan, with the master as a writer of each file that it takes the last name from.
@@ -39,7 +47,7 @@ class Lingering:
         holds: list[op.AnyOperation] = []
         for operation in plan:
             slot = self._loses_name(operation)
-            if slot and self._state.is_last_name(slot) and others_keep(slot):
+            if slot and self._state.is_last_name(slot) and (now < self._in_doubt_until or others_keep(slot)):
                 inode = self._state.inodes.ids[slot]
                 if not self._state.writers.has(slot, KEEPER):
                     holds.append(op.OpenWriter(inode, KEEPER))

@@ -8,7 +8,7 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.mount.caching import KernelCache
-from gfsclient.mount.openfiles import Handle, OpenFile
+from gfsclient.mount.openfiles import Access, Handle, OpenFile
 from gfsclient.mount.reading import Readers
 from gfsclient.user import User
 from gfsprotocol.errors import GfsError, StaleHandle
@@ -60,12 +60,18 @@ class FileTable:
             yield file
         finally:
             file.users -= 1
-            self._end_if_unused(file)
+            self.end_if_unused(file)
 
-    def add(self, file: OpenFile, reads: bool, writes: bool, appends: bool, user: User) -> Handle:
-        handle = Handle(file, reads, writes, appends, user)
-        if writes:
-            handle.error = self._lost.pop(file.inode, None)
+    def inodes(self) -> list[int]:
+        """Those of the files that are open, or still being closed."""
+        return list(self._files)
+
+    def add(self, file: OpenFile, access: Access, user: User) -> Handle:
+        """A new handle. One that writes is to tell what nobody was told of, if it has not just cut that off."""
+        handle = Handle(file, access, user)
+        if access.writes:
+            error = self._lost.pop(file.inode, None)
+            handle.error = None if access.truncates else error
         handle.number = self._next_number
         self._next_number += 1
         self._handles[handle.number] = handle
@@ -76,14 +82,21 @@ class FileTable:
         """The last descriptor of a handle is closed: if it was the file's last one, the file is ended behind us."""
         del self._handles[handle.number]
         handle.file.handles.discard(handle)
-        self._end_if_unused(handle.file)
+        self.end_if_unused(handle.file)
 
     async def make_room(self) -> None:
         """Waits while too many files are being closed."""
         while len(self._closing) >= CLOSING_MAX:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
 
-    def _end_if_unused(self, file: OpenFile) -> None:
+    def tell_lost(self, inode: int) -> None:
+        """Raises the error that came when no program had the file open for writing, if nobody was told of it."""
+        error = self._lost.pop(inode, None)
+        if error is not None:
+            raise error
+
+    def end_if_unused(self, file: OpenFile) -> None:
+        """Ends behind us what no handle of the file needs any more."""
         if file.users or file.is_writing or (file.handles and file.writer is None):
             return
         if file.writer is None and not file.holds:
@@ -104,13 +117,13 @@ class FileTable:
                 return  # it was opened again meanwhile
             try:
                 await file.end_writing()
-                if not file.handles:
-                    await file.release_holds()
             except GfsError as error:
                 log.warning("inode %d: what was written last may be lost: %s", file.inode, error.message)
                 if len(self._lost) >= LOST_MAX:
                     del self._lost[next(iter(self._lost))]
                 self._lost[file.inode] = error
+            if not file.handles:
+                await file.release_holds()
             if file.writer is None and not file.holds:
                 self._drop(file)
 
