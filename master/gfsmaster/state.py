@@ -495,9 +495,14 @@ class State:
 
     def _closed(self, slot: int, frees_unused: bool) -> None:
         """A writer has gone: the file may go, or a chunk that was allocated for what was never written."""
-        is_empty = not self.inodes.size[slot] and self.inodes.chunk_count(slot)
-        if frees_unused and is_empty and not self.writers.count(slot):
-            self._resize(slot, 0)
+        if frees_unused and not self.writers.count(slot) and self.inodes.chunk_count(slot):
+            first = self.inodes.chunk_at(slot, 0)
+            if not self.inodes.size[slot]:
+                self._resize(slot, 0)
+            elif first and not self.chunks.length[first] and self.chunks.version[first] == 1:
+                # It came with the file, which was only made longer: a hole, for no server has the chunk.
+                self.inodes.set_chunk(slot, 0, 0)
+                self._free_chunk(first)
         self._free_if_unused(slot)
 
     def _free_if_unused(self, slot: int) -> None:

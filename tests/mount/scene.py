@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from gfsclient.filesystem import FileSystem
+from gfsclient.mount.answers import Answer
 from gfsclient.mount.caching import KernelCache
-from gfsclient.mount.operations import Answer, Operations
+from gfsclient.mount.operations import Operations
 from gfsclient.watcher import Watcher
 from gfsprotocol.ids import ROOT_INODE
 from gfsprotocol.messages import Attributes

@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 
-from gfsclient.mount.operations import Changes
+from gfsclient.mount.answers import Changes
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, attributes_of, mounts
 

@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from gfsclient.mount.operations import Answer, Changes, Operations
+from gfsclient.mount.answers import Answer, Changes
+from gfsclient.mount.operations import Operations
 from gfsprotocol.errors import AlreadyExists, GfsError, NotPermitted, PermissionDenied
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, USER, attributes_of, mounts

@@ -149,5 +149,8 @@ def pytest_runtest_makereport(
     """A test that failed shows what the mounts have logged."""
     report = yield
     if report.failed:
-        report.sections += [("log of the mount", mount.log()) for mount in item.stash.get(MOUNTS, [])]
+        mounts = item.stash.get(MOUNTS, [])
+        report.sections += [("log of the mount", mount.log()) for mount in mounts]
+        clusters = {mount.cluster for mount in mounts} - {None}
+        report.sections += [("logs of the cluster", cluster.logs()) for cluster in clusters if cluster is not None]
     return report

@@ -149,10 +149,12 @@ def test_a_termination_unmounts_and_keeps_what_was_written(cluster: Cluster, pla
     with log.open("wb") as errors:
         process = cluster.popen("mount", "--foreground", str(place), stderr=errors)
     wait_until("it is mounted", lambda: mountpoints.mounted_at(str(place)) is not None)
-    with (place / "unflushed").open("wb", buffering=0) as file:
-        file.write(b"gathered")
-        process.send_signal(signal.SIGTERM)
+    descriptor = os.open(place / "unflushed", os.O_WRONLY | os.O_CREAT)
+    os.write(descriptor, b"gathered")
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 0, log.read_text()
+    with pytest.raises(OSError, match="not connected"):
+        os.close(descriptor)
     assert mountpoints.mounted_at(str(place)) is None
     assert cluster.gfsclient("cat", "/unflushed").stdout == b"gathered"
 

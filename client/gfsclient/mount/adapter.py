@@ -10,8 +10,9 @@ import pyfuse3
 import pyfuse3.asyncio
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FlagT, InodeT, ModeT, RequestContext
 
+from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.callers import Callers
-from gfsclient.mount.operations import Answer, Changes, Operations
+from gfsclient.mount.operations import Operations
 from gfsclient.user import User
 from gfsprotocol.errors import GfsError, NamespaceError
 from gfsprotocol.ids import NAME_BYTES_MAX

@@ -11,11 +11,11 @@ import os
 import stat
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.leases import FirstLease
+from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import DOTS, OpenDirectory
@@ -31,26 +31,6 @@ log = logging.getLogger(__name__)
 MODE_BITS: Final = 0o7777
 CAPABILITY: Final = b"security.capability"
 NOW_WITHIN_NS: Final = 10_000_000
-
-
-class Answer(NamedTuple):
-    """What a name leads to, or an inode is; None for a name that is missing."""
-
-    attributes: Attributes | None
-    attributes_seconds: float
-    entry_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What setattr(2)'s relatives ask for; None leaves it as it is."""
-
-    mode: int | None = None
-    uid: int | None = None
-    gid: int | None = None
-    size: int | None = None
-    accessed_ns: int | None = None
-    modified_ns: int | None = None
 
 
 class Operations:

@@ -77,6 +77,21 @@ def cutting_while_open(place: Path) -> Seen:
     return seen
 
 
+def growing_without_a_write(place: Path) -> Seen:
+    """A new file that is made longer and closed: what is written to it later finds a place."""
+    seen = Seen()
+    for number, size in enumerate((1, PAGE_BYTES, 3 * BLOCK_BYTES)):
+        file = place / f"file-{number}"
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        os.ftruncate(descriptor, size)
+        os.close(descriptor)
+        seen.look(file)
+        write_at(file, b"late", size)
+        write_at(file, b"x", 0)
+        seen.look(file)
+    return seen
+
+
 def chunk_boundaries(place: Path) -> Seen:
     """A sparse file over the end of the first chunk of 64 MiB."""
     seen = Seen()
