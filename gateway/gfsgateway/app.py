@@ -81,7 +81,7 @@ class Gateway:
         number = self._number()
         response = problem(refusal, number)
         self.measures.malformed += 1
-        self._access_log.add(_line(request, number, refusal.status.value, response.content_length, 0.0))
+        self._access_log.add(_line(request, number, refusal.status.value, response.content_length or 0, 0.0))
         return response
 
     def _number(self) -> str:
@@ -117,10 +117,10 @@ class Gateway:
         """Counts the request, and logs it."""
         request = call.request
         status = CLIENT_GONE if response is None else response.status
-        sent = _sent_bytes(request, response)
+        sent = _sent_bytes(call, response)
         shown = "gone" if response is None else f"{status // 100}xx"
         self.measures.answered(call.route or "none", request.method, shown, seconds)
-        self.measures.sent_bytes += sent or 0
+        self.measures.sent_bytes += sent
         if self._access_log.is_on:
             user = call.identity.user
             line = _line(request, number, status, sent, seconds)
@@ -137,7 +137,7 @@ class Gateway:
         return {**self.measures.read(), "gfs_gateway_transfers": transfers}
 
 
-def _line(request: web.BaseRequest, number: str, status: int, sent_bytes: int | None, seconds: float) -> dict[str, Any]:
+def _line(request: web.BaseRequest, number: str, status: int, sent_bytes: int, seconds: float) -> dict[str, Any]:
     """A line of the access log, without what only a request that could be read has."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -158,13 +158,11 @@ def _printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _sent_bytes(request: web.BaseRequest, response: web.StreamResponse | None) -> int | None:
+def _sent_bytes(call: Call, response: web.StreamResponse | None) -> int:
     """Of the body; a short one goes out after this, as a whole."""
-    if response is None:
-        return None
-    if request.method == hdrs.METH_HEAD:
-        return 0
-    return response.body_length if response.prepared else response.content_length
+    if response is None or response.prepared:
+        return call.sent_bytes
+    return 0 if call.is_head else response.content_length or 0
 
 
 async def _metrics(call: Call) -> web.StreamResponse:

@@ -23,15 +23,20 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Call:
-    """What a handler needs to know. ``rest`` is what of the path follows the prefix of ``route``, still encoded."""
+    """What a handler needs to know.
 
-    __slots__ = ("gateway", "identity", "request", "rest", "route")
+    ``rest`` is what of the path follows the prefix of ``route``, still encoded; ``sent_bytes`` what of a large body has
+    been sent.
+    """
+
+    __slots__ = ("gateway", "identity", "request", "rest", "route", "sent_bytes")
 
     def __init__(self, gateway: "Gateway", request: web.BaseRequest, rest: str, identity: Identity) -> None:
         self.gateway = gateway
         self.request = request
         self.rest = rest
         self.route = ""
+        self.sent_bytes = 0
         self.identity = identity
 
     async def files(self, is_wide: bool = True) -> FileSystem:
@@ -100,7 +105,7 @@ class Call:
 
     def sender(self, response: web.StreamResponse) -> Sender:
         """What sends the body of ``response``."""
-        return Sender(self.request, response, self.gateway.config.stall_seconds, self.gateway.measures)
+        return Sender(self, response)
 
     @property
     def is_head(self) -> bool:

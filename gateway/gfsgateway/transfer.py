@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
@@ -14,6 +14,9 @@ from gfsgateway.problems import HttpRefusal
 from gfsgateway.users import WIDE_READ_AHEAD_BYTES
 from gfsprotocol.errors import Busy
 from gfsprotocol.ids import KIB, MIB
+
+if TYPE_CHECKING:
+    from gfsgateway.call import Call
 
 PIECE_BYTES: Final = 256 * KIB
 """What is read and sent at a time."""
@@ -127,18 +130,15 @@ class Body:
 class Sender:
     """A response's body on its way to a client that may be slow, or gone."""
 
-    def __init__(
-        self, request: web.BaseRequest, response: web.StreamResponse, stall_seconds: float, measures: Measures
-    ) -> None:
-        self._request = request
+    def __init__(self, call: "Call", response: web.StreamResponse) -> None:
+        self._call = call
         self._response = response
-        self._stall_seconds = stall_seconds
-        self._measures = measures
+        self._measures = call.gateway.measures
 
     async def write(self, data: bytes) -> None:
         """Returns when there is room for more. ConnectionError if the client has gone, or takes nothing for long."""
         try:
-            async with asyncio.timeout(self._stall_seconds):
+            async with asyncio.timeout(self._call.gateway.config.stall_seconds):
                 await self._response.write(data)
         except TimeoutError as error:
             self._measures.broken_bodies["download", "stalled"] += 1
@@ -147,8 +147,10 @@ class Sender:
         except ConnectionError:
             self._measures.broken_bodies["download", "cut"] += 1
             raise
+        self._call.sent_bytes += len(data)
 
     def abort(self) -> None:
         """Ends the connection in the middle of the body: what has come must not be taken for the whole."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        transport = self._call.request.transport
+        if transport is not None:
+            transport.abort()

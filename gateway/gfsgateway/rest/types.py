@@ -2,6 +2,7 @@
 
 import mimetypes
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Final
 
 from gfsclient.files import File
@@ -39,7 +40,12 @@ class ContentTypes:
             self._kept.move_to_end(inode)
             if len(self._kept) > KEPT_MAX:
                 self._kept.popitem(last=False)
-        return text or mimetypes.guess_type(to_text(path), strict=False)[0] or UNKNOWN_TYPE
+        return text or _guess(path)
+
+
+@lru_cache(4096)
+def _guess(path: bytes) -> str:
+    return mimetypes.guess_type(to_text(path), strict=False)[0] or UNKNOWN_TYPE
 
 
 async def _attribute(file: File) -> str:
