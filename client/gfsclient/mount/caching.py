@@ -66,6 +66,16 @@ class KernelCache:
         self._pages: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         """By inode: what the content was when the kernel's pages of it were read."""
 
+    @property
+    def names(self) -> int:
+        """How many it may keep."""
+        return len(self._entries)
+
+    @property
+    def inodes(self) -> int:
+        """Of how many it may keep the attributes."""
+        return len(self._inodes)
+
     def mark(self) -> int:
         """To be taken before a question whose answer may be kept."""
         return self.freshness.clock
