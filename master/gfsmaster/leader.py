@@ -271,6 +271,7 @@ class Leader:
         for task in self._tasks:
             task.cancel()
         self.notices.close()
+        self.tailers.close()
         if self._ended.done() and not self._ended.cancelled():
             self._ended.exception()  # seen: a group that another failure ended first has not waited for it
 

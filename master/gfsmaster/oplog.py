@@ -352,9 +352,7 @@ class OperationLog:
         try:
             connection = self._appending = self._appending or self._engine.connect()
             with connection.begin():
-                fence = {"epoch": epoch, "holder": self._node}
-                if self._database.run(connection, _FENCE, fence).rowcount != 1:
-                    raise LogFenced(f"epoch {epoch} is over, another master leads")
+                self._check_leads(connection, epoch)
                 if batch is not None:
                     self._check_follows(connection, batch, previous)
                     self._insert(connection, batch)
@@ -365,6 +363,11 @@ class OperationLog:
         except BaseException:
             self._disconnect()
             raise
+
+    def _check_leads(self, connection: sa.Connection, epoch: int) -> None:
+        fence = {"epoch": epoch, "holder": self._node}
+        if self._database.run(connection, _FENCE, fence).rowcount != 1:
+            raise LogFenced(f"epoch {epoch} is over, another master leads")
 
     def _disconnect(self) -> None:
         connection, self._appending = self._appending, None
