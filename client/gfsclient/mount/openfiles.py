@@ -123,7 +123,7 @@ class OpenFile:
         if self.writer is None:
             body = OpenForWrite(b"", self.inode, truncate=truncates)
             attributes = (await self._core.masters.expect(body, AttributesReply, user=user)).attributes
-            self.begin_writing(attributes)
+            self.begin_writing(attributes, None, mark)
         elif truncates:
             attributes = await self._core.in_thread(self.writer.truncate, 0)
             self.flushed()
@@ -135,9 +135,10 @@ class OpenFile:
             self.forget_reads()
         return attributes
 
-    def begin_writing(self, attributes: Attributes, first: FirstLease | None = None) -> None:
+    def begin_writing(self, attributes: Attributes, first: FirstLease | None, mark: int) -> None:
         """The master has registered us as a writer; ``first`` is the lease that came with a new file."""
         self.writer = FileWriter(self._core, attributes, first)
+        self._measured_at = mark
         self._core.count_writer(1)
         self.learn(attributes)
 
