@@ -101,6 +101,11 @@ class ChunkStream:
         return not self.is_running and not self.has_work
 
     @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing of it that is under way, unsynced or unknown to the master, and no error to tell."""
+        return self.is_idle and not self.is_unsynced and not self.is_unrecorded and self.error is None
+
+    @property
     def needs_sync(self) -> bool:
         """Whether something will not be on stable storage when all that is under way is acknowledged."""
         under_way = self._queue or self._unacknowledged

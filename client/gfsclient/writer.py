@@ -219,6 +219,19 @@ class FileWriter:
 
     def close(self, modified_ns: int = 0) -> Attributes:
         """Makes all durable and recorded, and ends the registration as a writer; what the file is like then."""
+        self.settle()
+        return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be sent, synced or recorded, so that the registration may be ended as it is."""
+        with self._changed:
+            if self._packet is not None or self._given_up or (self._recording and not self._recording.done()):
+                return False
+            return all(stream.is_settled for stream in self._streams.values())
+
+    def settle(self) -> None:
+        """Makes all durable, as the last thing before the end; if that fails, the registration is ended."""
         try:
             self._settle(True, final=True)
         except GfsError as error:
@@ -227,7 +240,6 @@ class FileWriter:
             except GfsError as second:
                 error.add_note(f"and the file stays open at the master: {second.message}")
             raise
-        return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
 
     def abort(self) -> None:
         """Gives up what is not acknowledged, records what stands before it, and ends the registration as a writer."""

@@ -292,6 +292,7 @@ class Leader:
             task.cancel()
         self.summaries.end()
         self.notices.close()
+        self.tailers.close()
         if self._ended.done() and not self._ended.cancelled():
             self._ended.exception()  # seen: a group that another failure ended first has not waited for it
 

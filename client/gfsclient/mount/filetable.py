@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 CLOSING_MAX: Final = 256
 """So many files may wait for their end in the background; then opening another for writing waits, too."""
-CLOSING_AT_ONCE: Final = 8
+SETTLING_AT_ONCE: Final = 8
+GATHER_SECONDS: Final = 0.02
+"""Files that were closed within so long of each other are ended together: their records share a commit of the log."""
 LOST_MAX: Final = 1024
 """Files of which an error is remembered that came when no program had them open any more."""
 
@@ -34,7 +36,8 @@ class FileTable:
         self._readers = Readers()
         self._lost: dict[int, GfsError] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Semaphore(CLOSING_AT_ONCE)
+        self._turn = asyncio.Semaphore(SETTLING_AT_ONCE)
+        self._next_round: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -112,20 +115,57 @@ class FileTable:
             del self._files[file.inode]
 
     async def _end(self, file: OpenFile) -> None:
-        async with self._turn, file.lock:
-            if file.users or file.is_writing:
-                return  # it was opened again meanwhile
+        """Behind the program's back: nothing here is waited for by anyone, unless the file is opened again."""
+        await self._settle(file)
+        async with file.lock:
+            if self._is_used(file):
+                return
             try:
                 await file.end_writing()
             except GfsError as error:
-                log.warning("inode %d: what was written last may be lost: %s", file.inode, error.message)
-                if len(self._lost) >= LOST_MAX:
-                    del self._lost[next(iter(self._lost))]
-                self._lost[file.inode] = error
+                self._remember(file, error)
             if not file.handles:
                 await file.release_holds()
             if file.writer is None and not file.holds:
                 self._drop(file)
+
+    async def _settle(self, file: OpenFile) -> None:
+        """Makes durable what was written, together with what else is closed at this time."""
+        await self._round()
+        if file.is_settled:
+            return
+        async with self._turn, file.lock:
+            if self._is_used(file):
+                return
+            try:
+                await file.settle()
+            except GfsError as error:
+                self._remember(file, error)
+        await self._round()
+
+    def _remember(self, file: OpenFile, error: GfsError) -> None:
+        """Whoever opens the file for writing next, or syncs it, is told."""
+        log.warning("inode %d: what was written last may be lost: %s", file.inode, error.message)
+        if len(self._lost) >= LOST_MAX:
+            del self._lost[next(iter(self._lost))]
+        self._lost[file.inode] = error
+
+    @staticmethod
+    def _is_used(file: OpenFile) -> bool:
+        """Whether it was opened again meanwhile."""
+        return bool(file.users) or file.is_writing
+
+    async def _round(self) -> None:
+        """Returns when it is time for all who wait here."""
+        if self._next_round is None:
+            self._next_round = asyncio.Event()
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._begin_round)
+        await self._next_round.wait()
+
+    def _begin_round(self) -> None:
+        if self._next_round is not None:
+            self._next_round.set()
+            self._next_round = None
 
     async def close(self) -> None:
         """Ends all files, durably; errors are in the log."""

@@ -334,22 +334,49 @@ class OpenFile:
 
     # ------------------------------------------------------------------------------------------------------------- end
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the registration as a writer may be ended without waiting for chunk servers."""
+        return self.writer is None or self.writer.is_settled or self._is_forgotten
+
+    @property
+    def _is_forgotten(self) -> bool:
+        return self.is_removed and not self.handles
+
+    async def settle(self) -> None:
+        """Makes all durable, as the last thing before :meth:`end_writing`. With the lock."""
+        writer = self.writer
+        if writer is None or self.is_settled:
+            return
+        try:
+            await self._core.in_thread(writer.settle)
+        except BaseException:
+            self._forget_writer()
+            raise
+
     async def end_writing(self) -> None:
         """Makes all durable and ends our registration as a writer. With the lock."""
         writer = self.writer
         if writer is None:
             return
-        if self.is_removed and not self.handles:
+        if self._is_forgotten:
             await self.give_up_writing()
             return
         try:
-            attributes = await self._core.in_thread(writer.close)
+            if writer.is_settled:
+                reply = await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
+                attributes = reply.attributes
+            else:
+                attributes = await self._core.in_thread(writer.close)
         finally:
-            self._core.count_writer(-1)
-            self.writer = None
-            self._unflushed.clear()
-            self.forget_reads()
+            self._forget_writer()
         self.learn(attributes)
+
+    def _forget_writer(self) -> None:
+        self._core.count_writer(-1)
+        self.writer = None
+        self._unflushed.clear()
+        self.forget_reads()
 
     async def release_holds(self) -> None:
         """The inode need not live for our sake any more. With the lock."""

@@ -17,6 +17,7 @@ from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import DOTS, Listed, OpenDirectory
+from gfsclient.mount.expected import ExpectedDirectories
 from gfsclient.mount.filetable import FileTable
 from gfsclient.mount.holding import Holding
 from gfsclient.mount.openfiles import NEVER, Handle, OpenFile, access_of
@@ -28,6 +29,8 @@ from gfsprotocol.messages import Attributes, AttributesReply
 MODE_BITS: Final = 0o7777
 CAPABILITY: Final = b"security.capability"
 NOW_WITHIN_NS: Final = 10_000_000
+OPENING_SECONDS: Final = 1.0
+"""For so long the kernel may keep the attributes of a file that a program creates."""
 
 
 class Operations:
@@ -38,6 +41,7 @@ class Operations:
         self._core = core
         self._masters = core.masters
         self._cache = cache
+        self._expected = ExpectedDirectories(core.masters, cache)
         self._directories: dict[int, OpenDirectory] = {}
         self._next_directory = 1
         self._holding = Holding(core, self.files)
@@ -79,10 +83,12 @@ class Operations:
     async def unlink(self, parent: int, name: bytes, user: User) -> None:
         """Removes a name; a file that is open here lives on until it is closed."""
         body = msg.Unlink(name, parent, hold=self._may_be_open(parent, name))
+        self._expected.changes(parent)
         self._holding.removed_here(await self._masters.call(body, user=user))
         self._cache.renamed(parent, name)
 
     async def rmdir(self, parent: int, name: bytes, user: User) -> None:
+        self._expected.changes(parent)
         await self._masters.expect(msg.Rmdir(name, parent), msg.Done, user=user)
         self._cache.renamed(parent, name)
 
@@ -92,6 +98,8 @@ class Operations:
         """rename(2) and renameat2(2); a file that is replaced and open here lives on until it is closed."""
         hold = not exchange and self._may_be_open(new_parent, new_name)
         body = msg.Rename(name, parent, new_name, new_parent, no_replace, exchange, hold)
+        self._expected.forget_all()  # what is moved may be one of them
+        self._expected.changes(parent, new_parent)
         self._holding.removed_here(await self._masters.call(body, user=user))
         self._cache.renamed(parent, name)
         self._cache.renamed(new_parent, new_name)
@@ -121,6 +129,9 @@ class Operations:
         if file is not None and file.is_dirty:
             async with self.files.using(inode), file.lock:
                 await file.flush()
+        expected = self._expected.take(inode)
+        if expected is not None:
+            return self._answer(*expected)
         mark = self._cache.mark()
         return self._answer(await self._attributes(msg.Stat(b"", inode), user), mark)
 
@@ -129,6 +140,7 @@ class Operations:
 
         What was written before is flushed, lest it changes the times again.
         """
+        self._expected.forget(inode)
         async with self.files.using(inode) as file, file.lock:
             await file.flush()
             mark = self._cache.mark()
@@ -205,6 +217,7 @@ class Operations:
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, user: User) -> None:
         _check_namespace(name)
+        self._expected.forget(inode)
         await self._masters.expect(msg.SetXattr(b"", inode, name, value), msg.Done, user=user)
         self._cache.changed_here()
         file = self.files.find(inode)
@@ -216,6 +229,7 @@ class Operations:
 
     async def removexattr(self, inode: int, name: bytes, user: User) -> None:
         _check_namespace(name)
+        self._expected.forget(inode)
         await self._masters.expect(msg.RemoveXattr(b"", inode, name), msg.Done, user=user)
         self._cache.changed_here()
 
@@ -265,6 +279,7 @@ class Operations:
         mark = self._cache.mark()
         body = self._create_body(parent, name, mode, bool(flags & os.O_EXCL), is_open=True, flags=flags)
         asked = time.monotonic()
+        self._expected.changes(parent)
         reply = await self._masters.expect(body, AttributesReply, user=user)
         attributes = reply.attributes
         first = FirstLease(reply.lease, asked) if reply.lease is not None else None
@@ -281,7 +296,13 @@ class Operations:
             handle = self.files.add(file, access, user)
         self._cache.changed_here()
         self._cache.pages_are_of(attributes)
-        return handle.number, self._entry(parent, name, attributes, mark)
+        answer = self._entry(parent, name, attributes, mark)
+        if not file.is_dirty:
+            # The kernel wants them once more before it lets the program have the file. Not for long: it drops them when
+            # the program writes, but not when it writes to memory that is mapped.
+            seconds = min(OPENING_SECONDS, self._cache.keeps_inode(attributes.inode, mark))
+            answer = answer._replace(attributes_seconds=seconds)
+        return handle.number, answer
 
     def _create_body(
         self, parent: int, name: bytes, mode: int, exclusive: bool, is_open: bool, flags: int = 0
@@ -365,6 +386,7 @@ class Operations:
 
     async def _made(self, parent: int, name: bytes, body: msg.RequestBody, user: User) -> Answer:
         mark = self._cache.mark()
+        self._expected.changes(parent)
         attributes = await self._attributes(body, user)
         self._cache.changed_here()
         return self._entry(parent, name, attributes, mark)
