@@ -16,7 +16,7 @@ def free_ports() -> int:
     for base in range(13000, 30000, 400):
         with contextlib.ExitStack() as stack:
             try:
-                for offset in (0, 1, 100, 101, 102):
+                for offset in (0, 1, 100, 101, 102, 200, 201):
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", base + offset))
             except OSError:
                 continue
@@ -25,13 +25,14 @@ def free_ports() -> int:
 
 
 @contextlib.contextmanager
-def running(directory: Path, journal: str = "") -> Iterator[Path]:
+def running(directory: Path, journal: str = "", gateways: int = 0) -> Iterator[Path]:
     """A cluster with two masters and three chunk servers; gives its client.toml. ``journal``: where its log is."""
     environment = os.environ | {"XDG_STATE_HOME": str(directory / "state"), "GFS_CHUNKSERVER_RESERVE_BYTES": "0"}
     if journal:
         environment["GFS_JOURNAL"] = journal
     home = directory / "cluster"
     command = [str(GFS), "up", "--dir", str(home), "--port-base", str(free_ports()), "--detach"]
+    command += ["--gateways", str(gateways)]
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     try:
         yield home / "client.toml"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import cluster
+from gfscluster import gateways
+from gfscluster.layout import Layout, read_shape
 from loadtests.shapes import SHAPES
 
 FOLDER = Path(__file__).parent
@@ -25,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--shape", choices=SHAPES, default="failover")
     parser.add_argument("--failover", choices=("kill", "handover"), default="kill", help="what is done to the leader")
+    parser.add_argument("--gateways", type=int, choices=(1, 2), default=2, help="HTTP gateways of the cluster")
     parser.add_argument("--dir", type=Path, help="where the cluster's disks are; a temporary directory by default")
     parser.add_argument("--ui", action="store_true", help="open locust's own page, and start what is asked for there")
     options = parser.parse_args(arguments)
     with (
         tempfile.TemporaryDirectory(prefix="gfs-load-", dir=options.dir) as directory,
-        cluster.running(Path(directory)) as config,
+        cluster.running(Path(directory), gateways=options.gateways) as config,
     ):
         return _run_locust(options, config)
 
@@ -42,6 +45,7 @@ def _run_locust(options: argparse.Namespace, config: Path) -> int:
     command = [sys.executable, "-m", "locust", "-f", str(FOLDER / "locustfile.py")]
     command += ["--users", str(options.count), "--spawn-rate", str(max(10, options.count // 2))]
     command += ["--run-time", f"{options.seconds}s", "--stop-timeout", str(STOP_SECONDS), "--load-shape", options.shape]
+    command += ["--load-gateways", ",".join(_gateways(config.parent))]
     if options.failover == "kill":
         command += ["--load-kill", str(config.parent)]
     if options.ui:
@@ -55,6 +59,11 @@ def _run_locust(options: argparse.Namespace, config: Path) -> int:
     if not options.ui:
         print(f"the report: {results / stamp}.html")
     return done.returncode
+
+
+def _gateways(directory: Path) -> list[str]:
+    layout = Layout(directory)
+    return [gateways.address(layout, name) for name in read_shape(layout).gateway_names]
 
 
 if __name__ == "__main__":

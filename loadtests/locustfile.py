@@ -1,12 +1,15 @@
-"""The users of the native client, the shapes of the load, and what is reported beside locust's own figures.
+"""The users of all protocols, the shapes of the load, and what is reported beside locust's own figures.
 
 ``python -m loadtests`` starts locust with it, against a cluster of its own.
 """
 
+import itertools
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import gevent
 from locust import LoadTestShape, events
@@ -17,11 +20,13 @@ from loadtests import failover, users
 from loadtests.gaps import Gaps
 from loadtests.shapes import SHAPES, users_at
 from loadtests.stores import NativeStore, Store
+from loadtests.webstores import RestStore, WebHdfsStore
 
 HIT_SECONDS: Final = 60.0
 """How long the end of a run waits for a master that was killed to be started again."""
 
-_gaps = Gaps()
+_gaps: defaultdict[str, Gaps] = defaultdict(Gaps)
+"""By protocol."""
 _hits: list[gevent.Greenlet] = []
 """What is being done to the leader; its value says what it was."""
 
@@ -38,6 +43,45 @@ class NativeUser(users.StoreUser):
         if NativeUser._store is None:
             NativeUser._store = NativeStore(FileSystem.from_config())
         return NativeUser._store
+
+
+class WebUser(users.StoreUser):
+    """Speaks to a gateway; users take turns with the gateways of --load-gateways."""
+
+    abstract = True
+    _kind: ClassVar[type[RestStore] | type[WebHdfsStore]]
+    _stores: ClassVar[dict[tuple[str, str], Store]] = {}
+    _turns: ClassVar[Iterator[int]] = itertools.count()
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        gateways: Sequence[str] = environment.parsed_options.load_gateways.split(",")
+        base = gateways[next(self._turns) % len(gateways)].rstrip("/")
+        key = self.protocol, base
+        if key not in self._stores:
+            self._stores[key] = self._kind(base)
+        self._own = self._stores[key]
+
+    @property
+    def store(self) -> Store:
+        return self._own
+
+
+class RestUser(WebUser):
+    """Speaks plain REST."""
+
+    abstract = True
+    protocol = "rest"
+    _kind = RestStore
+
+
+class WebHdfsUser(WebUser):
+    """Speaks WebHDFS, which has no record append: each user appends to a file of its own."""
+
+    abstract = True
+    protocol = "webhdfs"
+    appends_together = False
+    _kind = WebHdfsStore
 
 
 class NativeSmallFiles(users.SmallFiles, NativeUser):
@@ -64,6 +108,54 @@ class NativeListings(users.Listings, NativeUser):
     weight = 1
 
 
+class RestSmallFiles(users.SmallFiles, RestUser):
+    weight = 3
+
+
+class RestStreams(users.Streams, RestUser):
+    weight = 1
+
+
+class RestAppends(users.Appends, RestUser):
+    weight = 2
+
+
+class RestMixed(users.Mixed, RestUser):
+    weight = 4
+
+
+class RestMetadata(users.Metadata, RestUser):
+    weight = 3
+
+
+class RestListings(users.Listings, RestUser):
+    weight = 1
+
+
+class WebHdfsSmallFiles(users.SmallFiles, WebHdfsUser):
+    weight = 3
+
+
+class WebHdfsStreams(users.Streams, WebHdfsUser):
+    weight = 1
+
+
+class WebHdfsAppends(users.Appends, WebHdfsUser):
+    weight = 2
+
+
+class WebHdfsMixed(users.Mixed, WebHdfsUser):
+    weight = 4
+
+
+class WebHdfsMetadata(users.Metadata, WebHdfsUser):
+    weight = 3
+
+
+class WebHdfsListings(users.Listings, WebHdfsUser):
+    weight = 1
+
+
 @events.init_command_line_parser.add_listener
 def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--load-shape", choices=SHAPES, default="steady", help="How many users there are when.")
@@ -72,6 +164,12 @@ def _add_options(parser: LocustArgumentParser) -> None:
         metavar="DIR",
         default="",
         help="With the shape failover: the leader of the cluster in this directory is killed, not asked to hand over.",
+    )
+    parser.add_argument(
+        "--load-gateways",
+        metavar="URLS",
+        default="http://127.0.0.1:9600",
+        help="Where the users of REST and WebHDFS go, with commas between.",
     )
 
 
@@ -99,28 +197,42 @@ def _hit(directory: str) -> str:
 
 
 @events.request.add_listener
-def _note(exception: BaseException | None, **_details: Any) -> None:
+def _note(request_type: str, exception: BaseException | None, **_details: Any) -> None:
     if exception is None:
-        _gaps.succeeded(time.monotonic())
+        _gaps[request_type].succeeded(time.monotonic())
 
 
 @events.quitting.add_listener
 def _report(environment: Any, **_details: Any) -> None:
-    store = NativeUser._store
-    if store is not None:
-        NativeUser._store = None
+    stores: list[Store] = [*WebUser._stores.values(), *([NativeUser._store] if NativeUser._store else [])]
+    WebUser._stores.clear()
+    NativeUser._store = None
+    for store in stores:
         gevent.get_hub().threadpool.apply(store.close)
-    total = environment.stats.total
     gevent.joinall(_hits, timeout=HIT_SECONDS)
-    lines = [
-        f"{total.num_requests} requests, {total.num_failures} failed",
-        f"longest time without an answer: {_gaps.longest_seconds:.2f} s",
-        *(str(hit.value) for hit in _hits if hit.successful()),
-    ]
+    lines = [*_counts(environment.stats), *(str(hit.value) for hit in _hits if hit.successful())]
     was_hit = any(hit.successful() for hit in _hits)
     if environment.parsed_options.load_shape == "failover" and not was_hit:
         lines.append(f"the leader was not hit: {_hits[0].exception if _hits else 'the run ended before'}")
         environment.process_exit_code = 1
-    if not total.num_requests:
+    if not environment.stats.total.num_requests:
         environment.process_exit_code = 1
     print("\n".join(lines), file=sys.stderr)
+
+
+def _counts(stats: Any) -> list[str]:
+    """A line for each protocol, and one for each kind of error."""
+    requests: defaultdict[str, int] = defaultdict(int)
+    failures: defaultdict[str, int] = defaultdict(int)
+    for (_, protocol), entry in stats.entries.items():
+        requests[protocol] += entry.num_requests
+        failures[protocol] += entry.num_failures
+    lines = [
+        f"{protocol}: {count} requests, {failures[protocol]} failed; "
+        f"longest time without an answer: {_gaps[protocol].longest_seconds:.2f} s"
+        for protocol, count in sorted(requests.items())
+    ]
+    lines.append(f"{stats.total.num_requests} requests, {stats.total.num_failures} failed")
+    return lines + [
+        f"{error.method} {error.name}, {error.occurrences} times: {error.error}" for error in stats.errors.values()
+    ]

@@ -43,8 +43,6 @@ class Store(Protocol):
 
     def remove(self, path: str) -> None: ...
 
-    def remove_tree(self, path: str) -> None: ...
-
     def close(self) -> None: ...
 
 
@@ -96,9 +94,6 @@ class NativeStore:
 
     def remove(self, path: str) -> None:
         self._files.remove(path)
-
-    def remove_tree(self, path: str) -> None:
-        self._files.remove_tree(path)
 
     def close(self) -> None:
         self._files.close()

@@ -8,16 +8,20 @@ import itertools
 import random
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from typing import Any, ClassVar, Final, TypeVar
 
 from gevent.lock import RLock
+from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 from locust import User, between, task
 from locust.exception import RescheduleTask
 
 from gfsprotocol.errors import GfsError
 from loadtests.content import WrongContent, check, content
+from loadtests.http import RequestFailed
 from loadtests.sizes import APPENDS, KIB, MIB, READS, draw
 from loadtests.stores import Store
 
@@ -31,6 +35,11 @@ SHARED_BYTES: Final = 8 * MIB
 RECORDS_PER_LOG: Final = 500
 LOGS_KEPT: Final = 4
 LISTED_FILES: Final = 300
+FILLERS: Final = 20
+"""Who make these files at the same time."""
+
+FAILURES: Final = (GfsError, OSError, HTTPException, RequestFailed, WrongContent)
+"""What makes a request a failed one, over any protocol; anything else is a mistake in these tests."""
 
 _Result = TypeVar("_Result")
 
@@ -41,9 +50,10 @@ TOP: Final = f"/load-{_run}"
 
 
 class _Log:
-    """The file that all users of a protocol append to: a new one now and then, and old ones are removed."""
+    """The file that its users append to: a new one now and then, and old ones are removed."""
 
-    def __init__(self) -> None:
+    def __init__(self, stem: str) -> None:
+        self._stem = stem
         self._lock = RLock()
         self._turn = 0
         self._left = 0
@@ -52,16 +62,16 @@ class _Log:
         """Where the next record goes."""
         with self._lock:
             if not self._left:
-                user.call("make log", lambda: user.store.make_file(self._path(user, self._turn + 1)))
+                user.call("make log", lambda: user.store.make_file(self._path(self._turn + 1)))
                 self._turn += 1
                 self._left = RECORDS_PER_LOG
                 if self._turn > LOGS_KEPT:
-                    user.call("remove log", lambda: user.store.remove(self._path(user, self._turn - LOGS_KEPT)))
+                    user.call("remove log", lambda: user.store.remove(self._path(self._turn - LOGS_KEPT)))
             self._left -= 1
-            return self._path(user, self._turn)
+            return self._path(self._turn)
 
-    def _path(self, user: "StoreUser", turn: int) -> str:
-        return f"{TOP}/{user.protocol}-log-{turn}"
+    def _path(self, turn: int) -> str:
+        return f"{self._stem}-log-{turn}"
 
 
 class StoreUser(User):
@@ -69,9 +79,11 @@ class StoreUser(User):
 
     abstract = True
     protocol: ClassVar[str]
+    appends_together: ClassVar[bool] = True
+    """Whether all users may append to one file; else each has its own."""
     wait_time = between(0.0, 0.05)
     _numbers: ClassVar[Iterator[int]] = itertools.count(1)
-    _preparing: ClassVar[RLock] = RLock()
+    _preparing: ClassVar[defaultdict[str, RLock]] = defaultdict(RLock)
     _prepared: ClassVar[set[str]] = set()
     _logs: ClassVar[dict[str, _Log]] = {}
 
@@ -82,7 +94,7 @@ class StoreUser(User):
 
     @property
     def store(self) -> Store:
-        """The one of all users of this protocol."""
+        """Shared by many users of this protocol."""
         raise NotImplementedError
 
     def on_start(self) -> None:
@@ -109,7 +121,7 @@ class StoreUser(User):
             result: _Result = _threads.apply(work)
             milliseconds = (time.perf_counter() - begun) * 1000
             _threads.apply(verify, (result,))
-        except (GfsError, OSError, WrongContent) as error:
+        except FAILURES as error:
             failure = error
             milliseconds = (time.perf_counter() - begun) * 1000
         self.environment.events.request.fire(
@@ -126,14 +138,15 @@ class StoreUser(User):
 
     def prepare(self, key: str, work: Callable[[], None]) -> None:
         """Does ``work`` if no user of this protocol has done it; the others wait for the first."""
-        with self._preparing:
+        with self._preparing[key]:
             if key not in self._prepared:
                 work()
                 self._prepared.add(key)
 
     def next_log(self) -> str:
-        """The file that the next record goes to; all users of this protocol share it."""
-        return self._logs.setdefault(self.protocol, _Log()).next(self)
+        """The file that the next record goes to."""
+        stem = f"{TOP}/{self.protocol}" if self.appends_together else self.home
+        return self._logs.setdefault(stem, _Log(stem)).next(self)
 
 
 class SmallFiles(StoreUser):
@@ -177,7 +190,7 @@ class Streams(StoreUser):
 
 
 class Appends(StoreUser):
-    """Records appended to one file by all; each is read back from where the system put it."""
+    """Records appended to one file, by all if the protocol has that; each is read back from where the system put it."""
 
     abstract = True
 
@@ -261,8 +274,10 @@ class Listings(StoreUser):
 
     def _fill(self) -> None:
         self.call("make directory", lambda: self.store.make_directory(self._listed))
-        for name in _NAMES:
-            self.call("make file", lambda name=name: self.store.make_file(f"{self._listed}/{name}"))  # type: ignore[misc]
+        Pool(FILLERS).map(self._make, _NAMES)
+
+    def _make(self, name: str) -> None:
+        self.call("make file", lambda: self.store.make_file(f"{self._listed}/{name}"))
 
     @task
     def list(self) -> None:

@@ -5,7 +5,8 @@ from typing import Self
 
 from gfsclient.core import Core
 from gfsclient.handle import FileHandle, ReadableBuffer
-from gfsprotocol.messages import Attributes
+from gfsclient.paths import encoded
+from gfsprotocol.messages import Attributes, Data, GetXattr
 
 
 class File:
@@ -79,6 +80,11 @@ class File:
     async def truncate(self, size: int | None = None) -> int:
         """Cuts the file to ``size`` (by default: at the position) or extends it with zeros; its size then."""
         return await self._core.in_thread(self._handle.truncate, size)
+
+    async def get_xattr(self, name: str) -> bytes:
+        """The value of an extended attribute of this file, whatever it is called by now. NoSuchAttribute."""
+        question = GetXattr(b"", self.inode, encoded(name))
+        return (await self._core.masters.expect(question, Data)).data
 
     async def flush(self) -> None:
         """Returns when all replicas have acknowledged what was written, and readers see it."""

@@ -26,6 +26,11 @@ class AccessLog:
         self._encoder = msgspec.json.Encoder()
         self._has_failed = False
 
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
+
     def add(self, line: dict[str, Any]) -> None:
         """Takes a line; it is in the file before long."""
         if self._file is None:
@@ -56,7 +61,9 @@ class AccessLog:
     def _write(self, file: Path, data: bytes) -> None:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            os.write(descriptor, data)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
             is_full = os.fstat(descriptor).st_size > LOG_BYTES_MAX
         finally:
             os.close(descriptor)

@@ -4,9 +4,11 @@ import asyncio
 import itertools
 import logging
 import secrets
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 
@@ -16,12 +18,16 @@ from gfsgateway.accesslog import AccessLog
 from gfsgateway.auth import Auth, Identity
 from gfsgateway.call import Call
 from gfsgateway.config import GatewayConfig
-from gfsgateway.problems import problem
+from gfsgateway.measures import METRICS, Measures
+from gfsgateway.problems import HttpRefusal, name_of, problem
+from gfsgateway.rest.types import ContentTypes
 from gfsgateway.routes import Router, allowed
 from gfsgateway.targets import raw_path, without_secrets
 from gfsgateway.transfer import Transfers
 from gfsgateway.users import Users
+from gfsprotocol import metrics
 from gfsprotocol.errors import AvailabilityError, GfsError
+from gfsprotocol.metrics import Labels, Value
 
 READY_SECONDS: Final = 2.0
 CLIENT_GONE: Final = 499
@@ -40,13 +46,17 @@ class Gateway:
         self.auth = auth
         self.users = Users(files)
         self.transfers = Transfers(config)
+        self.types = ContentTypes()
         self.router = Router()
+        self.measures = Measures()
+        self.registry = metrics.registry(METRICS, self._measured)
         self.is_stopping = False
         self._access_log = AccessLog(config.access_log)
         self._numbers = itertools.count(1)
         self._run = secrets.token_hex(4)
         self.router.add(hdrs.METH_GET, "/healthz", _healthz, is_public=True)
         self.router.add(hdrs.METH_GET, "/readyz", _readyz, is_public=True)
+        self.router.add(hdrs.METH_GET, metrics.METRICS_PATH, _metrics, is_public=True)
         rest.add_routes(self.router)
         webhdfs.add_routes(self.router, config)
 
@@ -57,16 +67,25 @@ class Gateway:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request, whatever happens; only a client that has gone gets nothing."""
-        loop = asyncio.get_running_loop()
-        began, number = loop.time(), f"{self._run}-{next(self._numbers):x}"
+        began, number = time.perf_counter(), self._number()
         call = Call(self, request, "", _NOBODY)
-        status, response = CLIENT_GONE, None
+        response = None
         try:
             response = await self._answer(call, number)
-            status = response.status
         finally:
-            self._log(call, number, status, response, loop.time() - began)
+            self._note(call, number, response, time.perf_counter() - began)
         return response
+
+    def malformed(self, request: web.BaseRequest, refusal: HttpRefusal) -> web.StreamResponse:
+        """The answer to what is no request that HTTP allows; ``request`` stands for it."""
+        number = self._number()
+        response = problem(refusal, number)
+        self.measures.malformed += 1
+        self._access_log.add(_line(request, number, refusal.status.value, response.content_length or 0, 0.0))
+        return response
+
+    def _number(self) -> str:
+        return f"{self._run}-{next(self._numbers):x}"
 
     async def _answer(self, call: Call, number: str) -> web.StreamResponse:
         request = call.request
@@ -75,6 +94,7 @@ class Gateway:
             if request.method == hdrs.METH_OPTIONS:
                 return web.Response(status=204, headers={hdrs.ALLOW: allowed(self.router.methods(path))})
             route, call.rest = self.router.find(request.method, path)
+            call.route = route.path
             if not route.is_public:
                 call.identity = self.auth.identify(request)
             return await route.handler(call)
@@ -83,37 +103,73 @@ class Gateway:
                 log.warning(
                     "request %s: %s %s: %s", number, request.method, without_secrets(request.raw_path), error.message
                 )
-            return problem(error, number)
+            return self._refused(error, number)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             log.exception("request %s: %s %s", number, request.method, without_secrets(request.raw_path))
-            return problem(GfsError("a bug in the gateway; its log has more"), number)
+            return self._refused(GfsError("a bug in the gateway; its log has more"), number)
 
-    def _log(self, call: Call, number: str, status: int, response: web.StreamResponse | None, seconds: float) -> None:
-        request, user = call.request, call.identity.user
-        self._access_log.add(
-            {
-                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "request": number,
-                "remote": request.remote,
+    def _refused(self, error: GfsError, number: str) -> web.Response:
+        response = problem(error, number)
+        self.measures.failed(response.status, name_of(error))
+        return response
+
+    def _note(self, call: Call, number: str, response: web.StreamResponse | None, seconds: float) -> None:
+        """Counts the request, and logs it."""
+        request = call.request
+        status = CLIENT_GONE if response is None else response.status
+        sent = _sent_bytes(call, response)
+        shown = "gone" if response is None else f"{status // 100}xx"
+        self.measures.answered(call.route or "none", request.method, shown, seconds)
+        self.measures.sent_bytes += sent
+        if self._access_log.is_on:
+            user = call.identity.user
+            line = _line(request, number, status, sent, seconds)
+            line |= {
                 "uid": user[0] if user else None,
                 "method": request.method,
-                "target": without_secrets(request.raw_path).encode("utf-8", "backslashreplace").decode(),
-                "status": status,
-                "sent_bytes": _sent_bytes(response),
-                "received_bytes": request.content.total_bytes,
-                "seconds": round(seconds, 6),
-                "agent": request.headers.get(hdrs.USER_AGENT, "").encode("utf-8", "backslashreplace").decode(),
+                "target": _printable(without_secrets(request.raw_path)),
+                "agent": _printable(request.headers.get(hdrs.USER_AGENT, "")),
             }
-        )
+            self._access_log.add(line)
+
+    def _measured(self) -> Mapping[str, Value]:
+        transfers: dict[Labels, float] = {("moving",): self.transfers.active, ("waiting",): self.transfers.waiting}
+        return {**self.measures.read(), "gfs_gateway_transfers": transfers}
 
 
-def _sent_bytes(response: web.StreamResponse | None) -> int | None:
+def _line(request: web.BaseRequest, number: str, status: int, sent_bytes: int, seconds: float) -> dict[str, Any]:
+    """A line of the access log, without what only a request that could be read has."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "request": number,
+        "remote": request.remote,
+        "uid": None,
+        "method": None,
+        "target": None,
+        "status": status,
+        "sent_bytes": sent_bytes,
+        "received_bytes": request.content.total_bytes,
+        "seconds": round(seconds, 6),
+        "agent": None,
+    }
+
+
+def _printable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _sent_bytes(call: Call, response: web.StreamResponse | None) -> int:
     """Of the body; a short one goes out after this, as a whole."""
-    if response is None:
-        return None
-    return response.body_length if response.prepared else response.content_length
+    if response is None or response.prepared:
+        return call.sent_bytes
+    return 0 if call.is_head else response.content_length or 0
+
+
+async def _metrics(call: Call) -> web.StreamResponse:
+    """What Prometheus asks for."""
+    return metrics.page(call.gateway.registry)
 
 
 async def _healthz(_call: Call) -> web.StreamResponse:

@@ -2,8 +2,9 @@
 
 import json
 import stat
+from functools import cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
@@ -22,14 +23,20 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Call:
-    """What a handler needs to know. ``rest`` is what of the path follows the route's prefix, still encoded."""
+    """What a handler needs to know.
 
-    __slots__ = ("gateway", "identity", "request", "rest")
+    ``rest`` is what of the path follows the prefix of ``route``, still encoded; ``sent_bytes`` what of a large body has
+    been sent.
+    """
+
+    __slots__ = ("gateway", "identity", "request", "rest", "route", "sent_bytes")
 
     def __init__(self, gateway: "Gateway", request: web.BaseRequest, rest: str, identity: Identity) -> None:
         self.gateway = gateway
         self.request = request
         self.rest = rest
+        self.route = ""
+        self.sent_bytes = 0
         self.identity = identity
 
     async def files(self, is_wide: bool = True) -> FileSystem:
@@ -66,6 +73,9 @@ class Call:
     def query(self, kind: type[_Model]) -> _Model:
         """The query as ``kind`` has it: each parameter once, none that is not known. InvalidArgument if it is not."""
         values: dict[str, str] = {}
+        if "?" not in self.request.raw_path:
+            found: _Model = _defaults(kind)
+            return found
         for name, value in self.request.query.items():
             if name in values:
                 raise InvalidArgument(f"the parameter '{name}' is there twice")
@@ -89,16 +99,26 @@ class Call:
 
     def body(self, bytes_max: int | None = None) -> Body:
         """The request's body; by default as large as an upload may be."""
-        config = self.gateway.config
-        return Body(self.request, config.upload_bytes_max if bytes_max is None else bytes_max, config.stall_seconds)
+        gateway = self.gateway
+        most = gateway.config.upload_bytes_max if bytes_max is None else bytes_max
+        return Body(self.request, most, gateway.config.stall_seconds, gateway.measures)
 
     def sender(self, response: web.StreamResponse) -> Sender:
         """What sends the body of ``response``."""
-        return Sender(self.request, response, self.gateway.config.stall_seconds)
+        return Sender(self, response)
 
     @property
     def is_head(self) -> bool:
         return self.request.method == hdrs.METH_HEAD
+
+
+@cache
+def _defaults(kind: type[BaseModel]) -> Any:
+    """What no query at all means, made once for each kind. InvalidArgument if some parameter must be there."""
+    try:
+        return kind()
+    except ValidationError as error:
+        raise InvalidArgument(_complaint(error, "parameter")) from error
 
 
 def _complaint(error: ValidationError, what: str) -> str:

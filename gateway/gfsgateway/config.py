@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -17,6 +18,7 @@ _GROUP_LINE: Final = re.compile(rf"[^\s=/:]+={_NUMBER}")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
 
+@lru_cache(64)
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach ``host``."""
     try:

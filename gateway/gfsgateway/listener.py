@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
 from gfsgateway import targets
 from gfsgateway.config import GatewayConfig
-from gfsgateway.problems import HttpRefusal, document, problem
+from gfsgateway.problems import HttpRefusal, document
 from gfsprotocol.errors import ConfigurationError
 from gfsprotocol.ids import KIB
 from gfsprotocol.network import server_log
+
+if TYPE_CHECKING:
+    from gfsgateway.app import Gateway
 
 LINE_BYTES_MAX: Final = 16 * KIB
 FIELD_BYTES_MAX: Final = 8 * KIB
@@ -25,9 +27,6 @@ DETAIL_CHARACTERS: Final = 120
 READ_BUFFER_BYTES: Final = 256 * KIB
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client hears why."""
-
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Connection(web.RequestHandler):
@@ -43,9 +42,17 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if len(self._listener.connections) > self._listener.connections_max and self.transport is not None:
+        measures = self._listener.gateway.measures
+        measures.connections += 1
+        if measures.connections > self._listener.connections_max and self.transport is not None:
+            measures.refused_connections += 1
             self.transport.write(_too_many())
             self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The end of it, which comes once."""
+        self._listener.gateway.measures.connections -= 1
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """What has come. Where a request begins, its target is made one that the parser takes, if it can be."""
@@ -65,8 +72,11 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client will send no more, but it may wait for an answer: it gets that, and then the connection ends.
 
-        A body that should go on is at its end. (Under TLS a connection cannot be half closed.)
+        A body that should go on is at its end. (Under TLS a connection cannot be half closed.) Where nothing is to be
+        answered, the connection ends at once: aiohttp would wait for the next request for ever.
         """
+        if self._begun == self._request_count and not self._request_in_progress:
+            return False
         request = self._listener.current.get(self)
         if request is not None and not request.content.is_eof():
             request.content.set_exception(web.RequestPayloadError("the client closed its side"))
@@ -75,7 +85,7 @@ class Connection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,  # noqa: ARG002
+        request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
@@ -90,17 +100,18 @@ class Connection(web.RequestHandler):
             is_target = str(LINE_BYTES_MAX) in lines[0]
             status = HTTPStatus.REQUEST_URI_TOO_LONG if is_target else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             lines = ["the target is too long" if is_target else "a header is too long"]
-        return problem(HttpRefusal(HTTPStatus(status), lines[0][:DETAIL_CHARACTERS], close=True))
+        refusal = HttpRefusal(HTTPStatus(status), lines[0][:DETAIL_CHARACTERS], close=True)
+        return self._listener.gateway.malformed(request, refusal)
 
 
 class Listener(web.Server):
     """Makes connections, and knows what each of them is busy with."""
 
-    def __init__(self, config: GatewayConfig, handler: Handler) -> None:
+    def __init__(self, config: GatewayConfig, gateway: "Gateway") -> None:
         super().__init__(self._handle)
+        self.gateway = gateway
         self.connections_max = config.connections_max
         self.current: dict[Connection, web.BaseRequest] = {}
-        self._handler = handler
         self._is_stopping = False
         self._is_drained = asyncio.Event()
         self._options: dict[str, Any] = {
@@ -139,7 +150,7 @@ class Listener(web.Server):
         self.current[connection] = request
         connection.begin(request)
         try:
-            response = await self._handler(request)
+            response = await self.gateway.handle(request)
             if self._is_stopping:
                 response.force_close()
             return response

@@ -29,6 +29,11 @@ class HttpRefusal(InvalidArgument):
         self.close = close
 
 
+def name_of(error: GfsError) -> str:
+    """What an error is called where errors are counted: by its class, or, if it is HTTP's own, by its status."""
+    return error.status.phrase.replace(" ", "") if isinstance(error, HttpRefusal) else type(error).__name__
+
+
 def problem(error: GfsError, instance: str = "") -> web.Response:
     """The response for an error; ``instance`` names this occurrence, as the access log does."""
     headers: dict[str, str] = {}

@@ -53,7 +53,7 @@ class GatewayProcess:
                 return 0
             async with files:
                 gateway = Gateway(config, files, auth)
-                server = Listener(config, gateway.handle)
+                server = Listener(config, gateway)
                 runner = web.ServerRunner(server, shutdown_timeout=CANCEL_SECONDS)
                 await runner.setup()
                 site = web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG)

@@ -23,6 +23,8 @@ class Route(NamedTuple):
     handler: Handler
     is_public: bool
     """Whether it answers without knowing for whom."""
+    path: str
+    """What it was added for: its name in the metrics."""
 
 
 class Router:
@@ -35,7 +37,7 @@ class Router:
     def add(self, method: str, path: str, handler: Handler, is_public: bool = False) -> None:
         """``path`` is exact, or, with a slash at its end, a prefix: what follows it is the call's ``rest``."""
         table = self._below if path.endswith("/") and path != "/" else self._exact
-        table.setdefault(path, {})[method] = Route(handler, is_public)
+        table.setdefault(path, {})[method] = Route(handler, is_public, path)
 
     def find(self, method: str, path: str) -> tuple[Route, str]:
         """The route, and what of the path follows its prefix. HttpRefusal for 404 and 405; OPTIONS has no route."""

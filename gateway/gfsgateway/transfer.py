@@ -4,15 +4,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import hdrs, web
 
 from gfsgateway.config import GatewayConfig
+from gfsgateway.measures import Measures
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.users import WIDE_READ_AHEAD_BYTES
 from gfsprotocol.errors import Busy
 from gfsprotocol.ids import KIB, MIB
+
+if TYPE_CHECKING:
+    from gfsgateway.call import Call
 
 PIECE_BYTES: Final = 256 * KIB
 """What is read and sent at a time."""
@@ -26,7 +30,7 @@ class Transfers:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._free = asyncio.Semaphore(config.transfers_max)
-        self._waiting = 0
+        self.waiting = 0
         self.active = 0
 
     @property
@@ -46,52 +50,59 @@ class Transfers:
             self._free.release()
 
     async def _enter(self) -> None:
-        if self._free.locked() and self._waiting >= self._config.waiting_max:
+        if self._free.locked() and self.waiting >= self._config.waiting_max:
             raise Busy("too many transfers wait already")
-        self._waiting += 1
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._config.queue_seconds):
                 await self._free.acquire()
         except TimeoutError as error:
             raise Busy("too many transfers are under way") from error
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
 
 class Body:
     """The body of a request, read as it comes."""
 
-    def __init__(self, request: web.BaseRequest, bytes_max: int, stall_seconds: float) -> None:
+    def __init__(self, request: web.BaseRequest, bytes_max: int, stall_seconds: float, measures: Measures) -> None:
         """HttpRefusal if its head says already that it cannot be taken."""
         self._request = request
+        self._measures = measures
         self._bytes_max = bytes_max
         self._stall_seconds = stall_seconds
         self.received = 0
         length = request.content_length
         if length is not None and length > bytes_max:
-            raise _too_large(bytes_max)
+            raise self._too_large()
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise HttpRefusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must come without a Content-Encoding")
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """What comes, until its end. HttpRefusal if it is too large, stops coming, or ends before its end."""
-        await self._invite()
-        content = self._request.content
-        while True:
-            try:
-                async with asyncio.timeout(self._stall_seconds):
-                    piece = await content.readany()
-            except TimeoutError as error:
-                message = f"the body made no progress for {self._stall_seconds:g} s"
-                raise HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, message, close=True) from error
-            except (web.RequestPayloadError, ConnectionError) as error:
-                raise HttpRefusal(HTTPStatus.BAD_REQUEST, "the body ended before its end", close=True) from error
-            if not piece:
-                return
-            self.received += len(piece)
-            if self.received > self._bytes_max:
-                raise _too_large(self._bytes_max)
-            yield piece
+        self._measures.open_uploads += 1
+        try:
+            await self._invite()
+            while piece := await self._next():
+                self.received += len(piece)
+                self._measures.received_bytes += len(piece)
+                if self.received > self._bytes_max:
+                    raise self._too_large()
+                yield piece
+        finally:
+            self._measures.open_uploads -= 1
+
+    async def _next(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._stall_seconds):
+                return await self._request.content.readany()
+        except TimeoutError as error:
+            self._measures.broken_bodies["upload", "stalled"] += 1
+            message = f"the body made no progress for {self._stall_seconds:g} s"
+            raise HttpRefusal(HTTPStatus.REQUEST_TIMEOUT, message, close=True) from error
+        except (web.RequestPayloadError, ConnectionError) as error:
+            self._measures.broken_bodies["upload", "cut"] += 1
+            raise HttpRefusal(HTTPStatus.BAD_REQUEST, "the body ended before its end", close=True) from error
 
     async def read(self) -> bytes:
         """All of it."""
@@ -110,29 +121,36 @@ class Body:
         # Else the head of the final response would be taken for sent.
         self._request.writer.output_size = 0
 
-
-def _too_large(bytes_max: int) -> HttpRefusal:
-    return HttpRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {bytes_max} bytes", close=True)
+    def _too_large(self) -> HttpRefusal:
+        self._measures.broken_bodies["upload", "too_large"] += 1
+        message = f"the body is larger than {self._bytes_max} bytes"
+        return HttpRefusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, close=True)
 
 
 class Sender:
     """A response's body on its way to a client that may be slow, or gone."""
 
-    def __init__(self, request: web.BaseRequest, response: web.StreamResponse, stall_seconds: float) -> None:
-        self._request = request
+    def __init__(self, call: "Call", response: web.StreamResponse) -> None:
+        self._call = call
         self._response = response
-        self._stall_seconds = stall_seconds
+        self._measures = call.gateway.measures
 
     async def write(self, data: bytes) -> None:
         """Returns when there is room for more. ConnectionError if the client has gone, or takes nothing for long."""
         try:
-            async with asyncio.timeout(self._stall_seconds):
+            async with asyncio.timeout(self._call.gateway.config.stall_seconds):
                 await self._response.write(data)
         except TimeoutError as error:
+            self._measures.broken_bodies["download", "stalled"] += 1
             self.abort()
             raise ConnectionResetError("the client takes nothing") from error
+        except ConnectionError:
+            self._measures.broken_bodies["download", "cut"] += 1
+            raise
+        self._call.sent_bytes += len(data)
 
     def abort(self) -> None:
         """Ends the connection in the middle of the body: what has come must not be taken for the whole."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        transport = self._call.request.transport
+        if transport is not None:
+            transport.abort()

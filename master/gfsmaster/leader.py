@@ -106,7 +106,10 @@ class Leader:
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
         self.planner = Planner(state)
-        watches: Watches[Peer] = Watches(state, self.planner.namespace)
+        self.lingering = Lingering(state, self.term.started)
+        if epoch > 1:
+            self._doubt()
+        watches: Watches[Peer] = Watches(state, self.planner.namespace, self._doubt)
         self.notices = Notices(watches, self.committer)
         self.changes = Changes(
             state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
@@ -291,6 +294,7 @@ class Leader:
             task.cancel()
         self.summaries.end()
         self.notices.close()
+        self.tailers.close()
         if self._ended.done() and not self._ended.cancelled():
             self._ended.exception()  # seen: a group that another failure ended first has not waited for it
 
@@ -377,6 +381,9 @@ class Leader:
         if handler is None:
             raise PermissionDenied(f"{type(request.body).__name__} is not for chunk servers")
         handler(peer, request, request.body)
+
+    def _doubt(self) -> None:
+        self.lingering.doubt(self.clock.monotonic())
 
     def _hears(self, client: bytes) -> None:
         self.housekeeping.heard[client] = self.clock.monotonic()

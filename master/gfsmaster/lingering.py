@@ -3,9 +3,12 @@
 A file goes with its last name and its last writer. A client that has it open for reading is no writer; it is told of
 the removal, answers with Hold and is one from then on. Until that answer can have come the master is registered as a
 writer under a name of its own, in the same record as the removal, so a new leader finds such files and lets them go,
-too. Pure: time comes in, operations go out.
+too. While it is not known who has what open, because a leader is new or a client that watches has to begin anew, every
+file lingers: clients show the leader what they have open as soon as they find it. Pure: time comes in, operations go
+out.
 """
 
+import math
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
@@ -30,6 +33,7 @@ class Lingering:
         until = now + LINGER_SECONDS
         self._until = {state.inodes.ids[slot]: until for slot in state.writers.files_of(KEEPER)}
         """By inode id, the earliest first."""
+        self._in_doubt_until = -math.inf
         self._losers: dict[type, Callable[[Any], Iterable[int]]] = {
             op.RemoveName: self._removed,
             op.Move: self._replaced,
@@ -37,6 +41,10 @@ class Lingering:
             op.Reclaim: self._reclaimed,
         }
         """Which files an operation may take the last name from: inode slots."""
+
+    def doubt(self, now: float) -> None:
+        """What somebody was shown before is not known: for a while every file that loses its last name is kept."""
+        self._in_doubt_until = now + LINGER_SECONDS
 
     def keep(self, plan: op.Operations, others_keep: Callable[[int], bool], now: float) -> op.Operations:
         """The plan, with the master as a writer of each file that it takes the last name from.
@@ -48,7 +56,8 @@ class Lingering:
         for operation in plan:
             losers = self._losers.get(type(operation))
             if losers is not None:
-                kept |= dict.fromkeys(filter(others_keep, losers(operation)))
+                slots = losers(operation)
+                kept |= dict.fromkeys(slots if now < self._in_doubt_until else filter(others_keep, slots))
         if not kept:
             return plan
         holds: list[op.AnyOperation] = []

@@ -12,6 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gfschunkserver import measures as chunkserver_measures
+from gfsclient.mount import measures as mount_measures
+from gfsgateway import measures as gateway_measures
 from gfsmaster import measures as master_measures
 from gfsprotocol import bulk
 from gfsprotocol.errors import GfsError, NotFound, PermissionDenied
@@ -72,7 +74,9 @@ async def test_every_process_shows_what_the_page_says_and_counts_what_happens(cl
         _agrees_with_the_page(port, master_measures.METRICS)
     for port in (first + 100, first + 101):
         _agrees_with_the_page(port, chunkserver_measures.METRICS)
-    known = {metric.name for metric in (*master_measures.METRICS, *chunkserver_measures.METRICS)}
+    of_servers = (*master_measures.METRICS, *chunkserver_measures.METRICS)
+    of_clients = (*gateway_measures.METRICS, *mount_measures.METRICS)
+    known = {metric.name for metric in (*of_servers, *of_clients)}
     assert set(_documented()) == known
     named = set(re.findall(r"\bgfs_\w+", (DOCS / "metrics.md").read_text()))
     assert named <= known
@@ -157,3 +161,59 @@ def test_failovers_dead_servers_and_lost_clients_are_counted(cluster: Callable[.
     standby.wait("gfs_master_elections_won_total", above=won)
     assert running.gfsclient("stat", "/file").returncode == 0
     assert standby.value("gfs_master_requests_total", request="Stat") >= 1
+
+
+def _asked(url: str, method: str = "GET", data: bytes | None = None, **headers: str) -> int:
+    request = urllib.request.Request(url, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            answer.read()
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_a_gateway_counts_requests_bodies_and_whatever_fails(cluster: Callable[..., Cluster]) -> None:
+    settings = {"stall_seconds": 1.0}
+    running = cluster(masters=1, chunkservers=1, replication=1, gateways=1, gateway=settings)
+    base, port = running.gateway_url(), running.port_base + 200
+    _agrees_with_the_page(port, gateway_measures.METRICS)
+    gateway = Process(port)
+    address = f"{base}/v1/files/file"
+    kind = {"Content-Type": "application/octet-stream"}
+    assert _asked(address, "PUT", bytes(300_000), **kind) == 201
+    assert _asked(address) == 200
+    assert _asked(f"{base}/v1/files/missing") == 404
+    assert _asked(f"{base}/nowhere") == 404
+    assert _asked(address, Range="bytes=999999-") == 416
+    assert _asked(f"{base}/webhdfs/v1/missing?op=GETFILESTATUS") == 404
+
+    def requests(**labels: str) -> float:
+        return gateway.value("gfs_gateway_requests_total", **labels)
+
+    assert requests(route="/v1/files/", method="PUT", status="2xx") == 1
+    assert requests(route="/v1/files/", method="GET", status="2xx") == 1
+    assert requests(route="/v1/files/", method="GET", status="4xx") == 2
+    assert (requests(route="none"), requests(route="/webhdfs/v1/", status="4xx")) == (1, 1)
+    assert gateway.value("gfs_gateway_request_seconds_count") >= 6
+    assert gateway.value("gfs_gateway_received_bytes_total") == 300_000
+    assert gateway.value("gfs_gateway_sent_bytes_total") > 300_000
+    refusals = {"NotFound": 2.0, "RequestedRangeNotSatisfiable": 1.0, "FileNotFoundException": 1.0}
+    assert {reason: gateway.value("gfs_gateway_refusals_total", reason=reason) for reason in refusals} == refusals
+
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as stalled:
+        stalled.sendall(b"PUT /v1/files/half HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+        gateway.wait("gfs_gateway_open_uploads")
+        assert b" 408 " in stalled.recv(4096)
+    assert gateway.value("gfs_gateway_broken_bodies_total", direction="upload", reason="stalled") == 1
+    gateway.wait("gfs_gateway_refusals_total", reason="RequestTimeout")
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as stranger:
+        stranger.sendall(b"what?\r\n\r\n")
+        assert b" 400 " in stranger.recv(4096)
+    assert gateway.value("gfs_gateway_malformed_requests_total") == 1
+    assert gateway.value("gfs_gateway_connections") >= 1
+    assert gateway.value("gfs_gateway_backend_errors_total") == 0
+    running.kill("master-1")
+    assert _asked(f"{base}/readyz") >= 500
+    assert gateway.value("gfs_gateway_backend_errors_total") == 1

@@ -102,14 +102,14 @@ async def test_what_came_before_a_gateway_died_is_kept(
                     break
                 await asyncio.sleep(0.05)
         processes.kill(served.record("gateway-2"))
+        kept = await offset_of(http, address)
+        assert 0 < kept < 6 * MIB
+        assert (await send(http, address, kept, data[kept:])).status == 200, "at once, while the dead one is remembered"
+        assert (await ask(http, "POST", f"{address}/complete")).status == 201
     finally:
         served.restart("gateway-2")
         writer.close()
         await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-    kept = await offset_of(http, address)
-    assert 0 < kept < 6 * MIB
-    assert (await send(http, address, kept, data[kept:])).status == 200
-    assert (await ask(http, "POST", f"{address}/complete")).status == 201
     assert (await ask(http, "GET", f"/v1/files{place}/file")).body == data
 
 

@@ -16,8 +16,10 @@ from gfschunkserver import measures as chunkserver_measures
 from gfschunkserver.config import ChunkServerConfig
 from gfsclient.cli.__main__ import gfsclient
 from gfsclient.config import ClientConfig
+from gfsclient.mount import measures as mount_measures
 from gfscluster.__main__ import gfs
 from gfscluster.flags import flag_name
+from gfsgateway import measures as gateway_measures
 from gfsgateway.config import GatewayConfig
 from gfsmaster import measures
 from gfsmaster.config import MasterConfig
@@ -92,6 +94,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings-client": lambda: settings_table(ClientConfig, flags=False),
     "metrics-master": lambda: metrics_table(measures.METRICS),
     "metrics-chunkserver": lambda: metrics_table(chunkserver_measures.METRICS),
+    "metrics-gateway": lambda: metrics_table(gateway_measures.METRICS),
+    "metrics-mount": lambda: metrics_table(mount_measures.METRICS),
     "settings-gateway": lambda: settings_table(GatewayConfig, flags=True),
     "errors": errors_table,
     "help-gfs": lambda: help_pages(gfs, "gfs"),

@@ -55,10 +55,6 @@ class MemoryStore:
     def remove(self, path: str) -> None:
         del self._files[path]
 
-    def remove_tree(self, path: str) -> None:
-        for name in self.list(path):
-            del self._files[f"{path}/{name}"]
-
     def close(self) -> None:
         """Nothing is open."""
 

@@ -65,8 +65,11 @@ def test_the_longest_gap_is_that_between_two_answers() -> None:
 
 def test_the_page_names_every_class_and_every_shape() -> None:
     page = (DOCS / "load.md").read_text()
-    classes = re.findall(r"^class (Native\w+)\(users", (ROOT / "loadtests" / "locustfile.py").read_text(), re.MULTILINE)
-    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*classes, *SHAPES} - {"NativeUser"}
+    text = (ROOT / "loadtests" / "locustfile.py").read_text()
+    classes = re.findall(r"^class (\w+)\(users\.(\w+), (\w+)User\)", text, re.MULTILINE)
+    kinds, protocols = {kind for _, kind, _ in classes}, {protocol for _, _, protocol in classes}
+    assert {name for name, _, _ in classes} == {f"{protocol}{kind}" for kind in kinds for protocol in protocols}
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*kinds, *protocols, *SHAPES}
 
 
 def _locust(tmp_path: Path, *users: str, **variables: str) -> tuple[int, str]:
@@ -108,11 +111,13 @@ def test_wrong_content_is_a_failed_request_and_the_exit_code_says_so(tmp_path: P
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_kill_of_the_leader_in_the_middle_fails_no_request() -> None:
-    command = [sys.executable, "-m", "loadtests", "--users", "10", "--seconds", "16"]
+    command = [sys.executable, "-m", "loadtests", "--users", "18", "--seconds", "20"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\d+ requests, 0 failed\nlongest time without an answer: \d", done.stderr), done.stderr
+    for protocol in ("native", "rest", "webhdfs"):
+        line = rf"^{protocol}: \d+ requests, 0 failed; longest time without an answer: \d"
+        assert re.search(line, done.stderr, re.MULTILINE), done.stderr
     assert "was killed; after 5 s it was started again" in done.stderr
     report = re.search(r"the report: (.+)", done.stdout)
     assert report is not None

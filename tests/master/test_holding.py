@@ -168,6 +168,38 @@ def test_a_new_leader_lets_go_of_what_the_one_before_held() -> None:
     assert not lives(machine, inode)
 
 
+def test_every_file_lingers_while_it_is_not_known_what_others_read() -> None:
+    machine = Machine()
+    lingering = Lingering(machine.state, 0.0)
+    lingering.doubt(10.0)
+    for path, now, lingers in ((b"/first", 10.0, True), (b"/second", 10.0 + LINGER_SECONDS, False)):
+        inode = made(machine, path)
+        plan = machine.planner.plan(msg.Unlink(path), (), CLIENT, machine.now_ns)
+        assert isinstance(plan, tuple)
+        machine.log(lingering.keep(plan, lambda _slot: False, now), CLIENT)
+        assert lives(machine, inode) == lingers
+
+
+async def test_what_is_removed_lingers_while_clients_have_to_show_again_what_they_read() -> None:
+    log = HeldLog()
+    async with leading(log) as harness:
+        client, other = await harness.connect("client", CLIENT), await harness.connect("client", OTHER)
+        for path in (b"/first", b"/second", b"/third"):
+            await harness.change(client, msg.Create(path, open=False))
+        await other.call(msg.Watch(), 5)
+        await other.call(msg.Stat(b"/first", 1), 5)
+        await harness.change(client, msg.Unlink(b"/third"))
+        assert not harness.leader.state.writers.files_of(KEEPER), "all is known"
+        (watching,) = harness.leader.notices._untaken
+        harness.leader.disconnected(watching)
+        await harness.change(client, msg.Unlink(b"/first"))
+        assert len(harness.leader.state.writers.files_of(KEEPER)) == 1
+    async with leading(log, replayed(log), log.batches[-1].hash) as harness:
+        client = await harness.connect("client", CLIENT)
+        await client.call(msg.Unlink(b"/second"), 5, (), msg.Call(9, 9))
+        assert len(harness.leader.state.writers.files_of(KEEPER)) == 2
+
+
 def test_very_many_lingering_files_go_early(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LINGERING_MAX > 1
     monkeypatch.setattr("gfsmaster.lingering.LINGERING_MAX", 1)

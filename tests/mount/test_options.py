@@ -45,9 +45,23 @@ def test_options() -> None:
     assert options.config_file == "/c.toml"
     assert parse_options(()).deadline_seconds == DEADLINE_SECONDS
     assert parse_options(("supervise",)).supervise
+    assert parse_options(("metrics=9700",)).metrics_port == 9700
 
 
-@pytest.mark.parametrize("text", ["bogus", "deadline=soon", "deadline=0", "deadline=1e9", "config="])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bogus",
+        "deadline=soon",
+        "deadline=0",
+        "deadline=1e9",
+        "config=",
+        "metrics=",
+        "metrics=0",
+        "metrics=65536",
+        "metrics=a",
+    ],
+)
 def test_options_that_make_no_sense(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_options((text,))

@@ -20,6 +20,7 @@ from gfsclient.mount.adapter import Adapter, Inodes
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT, Callers
 from gfsclient.mount.kernel import Notifier
+from gfsclient.mount.measures import exposed
 from gfsclient.mount.operations import Operations
 from gfsclient.mount.options import MountOptions
 from gfsclient.watcher import Watcher
@@ -72,10 +73,12 @@ async def _serve(plan: Plan, ready: Callable[[], None]) -> None:
         notifier = Notifier(inodes.shown)
         cache = KernelCache(notifier)
         operations = Operations(core, cache)
-        watcher = cache.freshness = Watcher(core.masters, operations.invalidate, cache.drop_everything)
+        watcher = cache.freshness = Watcher(core.masters, operations.invalidate, operations.drop_everything)
         try:
-            _mount(plan, Adapter(operations, Callers(), inodes))
-            await _answer(plan, stop, ready)
+            adapter = Adapter(operations, Callers(), inodes)
+            async with exposed(plan.options.metrics_port, adapter, cache, operations.files):
+                _mount(plan, adapter)
+                await _answer(plan, stop, ready)
         finally:
             notifier.close()
             await operations.close()

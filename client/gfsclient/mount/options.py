@@ -25,6 +25,8 @@ class MountOptions:
     deadline_seconds: float = DEADLINE_SECONDS
     config_file: str = ""
     supervise: bool = False
+    metrics_port: int = 0
+    """Of the loopback address; 0: there are no metrics."""
     kernel: frozenset[str] = frozenset()
     """What the kernel is told as it is."""
 
@@ -79,6 +81,8 @@ def _with(options: MountOptions, option: str) -> MountOptions:
         return replace(options, supervise=True)
     if name == "deadline":
         return replace(options, deadline_seconds=_seconds(value))
+    if name == "metrics":
+        return replace(options, metrics_port=_port(value))
     if name == "config" and value:
         return replace(options, config_file=value)
     if option in _FOR_KERNEL:
@@ -96,3 +100,9 @@ def _seconds(text: str) -> float:
     if not 0 < seconds <= 3600:
         raise InvalidArgument(f"deadline={text} is not a number of seconds up to 3600")
     return seconds
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 2**16):
+        raise InvalidArgument(f"metrics={text} is not the number of a port")
+    return int(text)

@@ -13,7 +13,7 @@ from gfsgateway.call import Call
 from gfsgateway.rest import models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import Endpoint, Query
-from gfsgateway.rest.reading import TYPE_ATTRIBUTE
+from gfsgateway.rest.types import TYPE_ATTRIBUTE
 from gfsgateway.rest.writing import WriteQuery, new_file, present_file
 from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import InvalidArgument, NoSuchAttribute

@@ -28,7 +28,7 @@ class Hasher(Protocol):
 def wanted(headers: Mapping[str, str]) -> str | None:
     """The first algorithm that a client asks for and we have, or None; preferences are not weighed."""
     for name in WANTED:
-        for member in headers.get(name, "").split(","):
+        for member in filter(None, headers.get(name, "").split(",")):
             algorithm = re.split("[=;]", member)[0].strip().lower()
             if algorithm in ALGORITHMS and not re.search(r"=\s*0\s*$", member):
                 return algorithm

@@ -1,9 +1,6 @@
 """GET and HEAD of a file: whole, in ranges, or not at all because the client has it already."""
 
-import asyncio
-import contextlib
 import logging
-import mimetypes
 import secrets
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -14,8 +11,6 @@ from aiohttp import hdrs, web
 from pydantic import Field
 
 from gfsclient.files import File
-from gfsclient.filesystem import FileSystem
-from gfsclient.paths import to_text
 from gfsgateway.call import Call
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import conditions, digests, ranges, shapes
@@ -23,13 +18,8 @@ from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
 from gfsgateway.rest.ranges import Range
 from gfsgateway.transfer import PIECE_BYTES, Sender
-from gfsprotocol.errors import AvailabilityError, GfsError, NoSuchAttribute
+from gfsprotocol.errors import AvailabilityError, GfsError
 from gfsprotocol.messages import Attributes
-
-TYPE_ATTRIBUTE: Final = "user.mime_type"
-"""As freedesktop.org has it: other programs know it, too."""
-TYPE_CHARACTERS_MAX: Final = 255
-UNKNOWN_TYPE: Final = "application/octet-stream"
 
 log = logging.getLogger(__name__)
 
@@ -45,32 +35,15 @@ async def read(call: Call) -> web.StreamResponse:
     query = call.query(ReadQuery)
     path = await call.path()
     files = await call.files(call.gateway.transfers.is_wide)
-    typing = asyncio.ensure_future(content_type(files, path))
-    try:
-        file = await files.open(path)
-    except BaseException:
-        typing.cancel()
-        with contextlib.suppress(GfsError, asyncio.CancelledError):
-            await typing
-        raise
-    async with file:
-        headers = _headers(path, file.attributes, await typing, query.download)
+    async with await files.open(path) as file:
+        mime = await call.gateway.types.of(file, path)
+        headers = _headers(path, file.attributes, mime, query.download)
         if Conditions(call.request).is_known(file.attributes):
             return web.Response(status=304, headers=headers)
         algorithm = digests.wanted(call.request.headers)
         if algorithm is not None:
             headers |= digests.response_headers(algorithm, await _digest(call, file, algorithm))
         return await _respond(call, file, headers)
-
-
-async def content_type(files: FileSystem, path: bytes) -> str:
-    """What the file was uploaded as; else what its name says."""
-    try:
-        kept = await files.get_xattr(path, TYPE_ATTRIBUTE)
-    except NoSuchAttribute:
-        return mimetypes.guess_type(to_text(path), strict=False)[0] or UNKNOWN_TYPE
-    text = kept.decode("latin-1")[:TYPE_CHARACTERS_MAX]
-    return text if text.isprintable() and text else UNKNOWN_TYPE
 
 
 def _headers(path: bytes, found: Attributes, mime: str, download: bool) -> dict[str, str]:
@@ -178,6 +151,7 @@ def _cut() -> GfsError:
 def _give_up(call: Call, sender: Sender, error: GfsError) -> None:
     """The status has been sent: all that is left to say that it failed is to break off."""
     log.warning("%s broken off: %s", call.request.raw_path, error.message)
+    call.gateway.measures.failed(HTTPStatus.SERVICE_UNAVAILABLE, type(error).__name__)
     sender.abort()
 
 

@@ -24,7 +24,7 @@ from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint
-from gfsgateway.rest.reading import TYPE_ATTRIBUTE, UNKNOWN_TYPE
+from gfsgateway.rest.types import TYPE_ATTRIBUTE, UNKNOWN_TYPE
 from gfsgateway.rest.writing import PUBLISH_ATTEMPTS, WriteQuery, checked_type, present_file, upload_offset
 from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import (

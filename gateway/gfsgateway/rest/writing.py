@@ -20,7 +20,7 @@ from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
-from gfsgateway.rest.reading import TYPE_ATTRIBUTE, TYPE_CHARACTERS_MAX, UNKNOWN_TYPE
+from gfsgateway.rest.types import TYPE_ATTRIBUTE, TYPE_CHARACTERS_MAX, UNKNOWN_TYPE
 from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, IsADirectory, NotFound
 from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, RECORD_BYTES_MAX, REPLICATION_MAX
 from gfsprotocol.messages import Attributes

@@ -76,6 +76,11 @@ def bad_parameter(name: str, complaint: str) -> HdfsRefusal:
     return HdfsRefusal(ILLEGAL_ARGUMENT, f'Invalid value for webhdfs parameter "{name}": {complaint}')
 
 
+def name_of(error: GfsError) -> str:
+    """The exception's name without its packages."""
+    return _simple(_java_class(error))
+
+
 def remote_exception(error: GfsError) -> web.Response:
     """The response for an error."""
     java_class = _java_class(error)
@@ -97,9 +102,12 @@ def remote_exception(error: GfsError) -> web.Response:
 
 def document(java_class: str, message: str) -> bytes:
     """The JSON itself."""
-    simple = java_class.rpartition(".")[2].rpartition("$")[2]
-    value = {"exception": simple, "javaClassName": java_class, "message": message[:DETAIL_CHARACTERS_MAX]}
+    value = {"exception": _simple(java_class), "javaClassName": java_class, "message": message[:DETAIL_CHARACTERS_MAX]}
     return json.dumps({"RemoteException": value}).encode()
+
+
+def _simple(java_class: str) -> str:
+    return java_class.rpartition(".")[2].rpartition("$")[2]
 
 
 def _java_class(error: GfsError) -> str:

@@ -61,11 +61,11 @@ class WebHdfs:
             path = targets.decoded(call.rest).rstrip(b"/") or b"/"
             return await self._answer(call, path)
         except NotFound:
-            return exceptions.remote_exception(missing(path))
+            return _refused(call, missing(path))
         except GfsError as error:
             if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 log.warning("%s %s: %s", call.request.method, call.request.path, error.message)
-            return exceptions.remote_exception(error)
+            return _refused(call, error)
 
     async def _answer(self, call: Call, path: bytes) -> web.StreamResponse:
         parameters = Parameters(call.request.query.items())
@@ -116,3 +116,9 @@ class WebHdfs:
             return self.names.user(name)
         except InvalidArgument as error:
             raise HdfsRefusal(AUTHORIZATION, error.message) from error
+
+
+def _refused(call: Call, error: GfsError) -> web.Response:
+    """HDFS's status may be 403 for a cluster that does not answer; it is counted as what it is."""
+    call.gateway.measures.failed(error.http_status, exceptions.name_of(error))
+    return exceptions.remote_exception(error)
