@@ -114,7 +114,6 @@ class Leader:
         self.changes = Changes(
             state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
         )
-        self.lingering = Lingering(state, clock.monotonic())
         self._is_kept = watches.others_keep
         self.housekeeping = Housekeeping(
             config,
