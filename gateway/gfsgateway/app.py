@@ -18,7 +18,7 @@ from gfsgateway.call import Call
 from gfsgateway.config import GatewayConfig
 from gfsgateway.problems import problem
 from gfsgateway.routes import Router, allowed
-from gfsgateway.targets import raw_path
+from gfsgateway.targets import raw_path, without_secrets
 from gfsgateway.transfer import Transfers
 from gfsgateway.users import Users
 from gfsprotocol.errors import AvailabilityError, GfsError
@@ -80,12 +80,14 @@ class Gateway:
             return await route.handler(call)
         except GfsError as error:
             if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("request %s: %s %s: %s", number, request.method, request.raw_path, error.message)
+                log.warning(
+                    "request %s: %s %s: %s", number, request.method, without_secrets(request.raw_path), error.message
+                )
             return problem(error, number)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            log.exception("request %s: %s %s", number, request.method, request.raw_path)
+            log.exception("request %s: %s %s", number, request.method, without_secrets(request.raw_path))
             return problem(GfsError("a bug in the gateway; its log has more"), number)
 
     def _log(self, call: Call, number: str, status: int, response: web.StreamResponse | None, seconds: float) -> None:
@@ -97,7 +99,7 @@ class Gateway:
                 "remote": request.remote,
                 "uid": user[0] if user else None,
                 "method": request.method,
-                "target": request.raw_path.encode("utf-8", "backslashreplace").decode(),
+                "target": without_secrets(request.raw_path).encode("utf-8", "backslashreplace").decode(),
                 "status": status,
                 "sent_bytes": _sent_bytes(response),
                 "received_bytes": request.content.total_bytes,

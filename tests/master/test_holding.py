@@ -213,10 +213,11 @@ def test_very_many_lingering_files_go_early(monkeypatch: pytest.MonkeyPatch) -> 
 
 async def test_the_leader_keeps_house_of_lingering_files() -> None:
     async with leading(HeldLog(), None, GENESIS_HASH) as harness:
-        harness.leader._others_keep = lambda _slot, peer: peer.hello.name == CLIENT
-        client = await harness.connect("client", CLIENT)
+        client, watching = await harness.connect("client", CLIENT), await harness.connect("client", b"w" * 16)
+        await watching.call(msg.Watch(), 5)
         reply = await harness.change(client, msg.Create(b"/file", open=False))
         assert isinstance(reply, msg.AttributesReply)
+        await watching.call(msg.Stat(b"/file"), 5)
         await harness.change(client, msg.Unlink(b"/file"))
         slot_of = harness.leader.state.inodes.slot_of
         assert slot_of(reply.attributes.inode)
