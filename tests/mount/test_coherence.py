@@ -221,7 +221,7 @@ async def test_files_that_are_open_are_shown_to_the_leader_again_when_nothing_is
         second, _ = await there.operations.open(gone, os.O_RDONLY, ROOT)
         leader = cluster.harness.leader
         peer = next(peer for peer in leader.notices._untaken if peer.hello.name == there.masters.client)
-        keeps = leader._others_keep
+        keeps = leader.notices._watches.others_keep
         leader.notices._watches.add(peer)  # as with a new leader: it knows nothing of what was shown
         slot = leader.state.inodes.slot_of(inode)
         other = next(other for other in leader.notices._untaken if other is not peer)

@@ -14,6 +14,7 @@ from tests.mounted.scenarios import read, write
 from tests.mounted.test_databases import fill, summary
 from tests.mounted.test_fio import run_fio
 from tests.mounted.test_programs import everything, make_varied_tree
+from tests.mounted.test_two_mounts import seconds_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,6 +107,9 @@ def change_and_read(pair: Pair, chance: random.Random, rounds: int) -> None:
             expected = expected[: len(expected) // 2]
         else:
             position = chance.randrange(len(expected) + 1)
+            if way == "kept":
+                changed = os.stat(pair[1 - writer] / "file").st_mtime_ns
+                seconds_until("it is told", lambda one=kept[writer]: os.fstat(one).st_mtime_ns == changed)
             descriptor = kept[writer] if way == "kept" else os.open(file, os.O_WRONLY)
             os.pwrite(descriptor, data, position)
             if way == "kept":
