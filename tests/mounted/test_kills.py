@@ -77,13 +77,18 @@ def test_sqlite(mode: str, mounts: Mounts, local: Path) -> None:
             assert summary(file) == summary(local / "database")
 
 
+def wait_until_told(descriptor: int, modified_ns: int) -> None:
+    """Until the mount of an open file knows that another one has changed it."""
+    seconds_until("it is told", lambda: os.fstat(descriptor).st_mtime_ns == modified_ns)
+
+
 def change_and_read(pair: Pair, chance: random.Random, rounds: int) -> None:
     """One mount changes a file in one of several ways and closes it; the other one opens it by name and reads."""
-    expected = b""
+    expected, writer = b"", 0
     write(pair[0] / "file", expected)
     kept = [os.open(mount / "file", os.O_RDWR) for mount in pair]
     for number in range(rounds):
-        writer, reader = chance.sample(range(2), 2)
+        last, (writer, reader) = writer, chance.sample(range(2), 2)
         data = chance.randbytes(chance.choice((1, 5000, 70_000, 1_500_000)))
         way = chance.choice(("rewrite", "save", "append", "overwrite", "kept", "cut"))
         file = pair[writer] / "file"
@@ -108,8 +113,7 @@ def change_and_read(pair: Pair, chance: random.Random, rounds: int) -> None:
         else:
             position = chance.randrange(len(expected) + 1)
             if way == "kept":
-                changed = os.stat(pair[1 - writer] / "file").st_mtime_ns
-                seconds_until("it is told", lambda one=kept[writer]: os.fstat(one).st_mtime_ns == changed)
+                wait_until_told(kept[writer], os.stat(pair[last] / "file").st_mtime_ns)
             descriptor = kept[writer] if way == "kept" else os.open(file, os.O_WRONLY)
             os.pwrite(descriptor, data, position)
             if way == "kept":
