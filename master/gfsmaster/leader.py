@@ -114,6 +114,8 @@ class Leader:
         self.changes = Changes(
             state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
         )
+        self.lingering = Lingering(state, clock.monotonic())
+        self._is_kept = watches.others_keep
         self.housekeeping = Housekeeping(
             config,
             state,
@@ -122,7 +124,7 @@ class Leader:
             self.repair,
             self.orders,
             self.term.started,
-            self.changes.record,
+            self._record_removal,
             self.measures,
         )
         self.queries = Queries(state, self.fleet, self.planner.namespace, self.term.sign_read)
@@ -465,6 +467,10 @@ class Leader:
         self.servers.disconnected(peer)
 
     # -------------------------------------------------------------------------------------------------- housekeeping
+
+    def _record_removal(self, operations: op.Operations) -> None:
+        """What time brings may take the last name from files that somebody has open."""
+        self.changes.record(self.lingering.keep(operations, self._is_kept, self.clock.monotonic()))
 
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()

@@ -186,8 +186,8 @@ class Watches(Generic[Key]):
         elif isinstance(reply, AttributesReply | Locations):
             self._mark(client, (reply.attributes.inode,), found)
 
-    def others_keep(self, slot: int, key: Key) -> bool:
-        """Whether a client that watches, other than ``key``, may have the inode open."""
+    def others_keep(self, slot: int, key: Key | None = None) -> bool:
+        """Whether a client that watches, other than ``key`` if that is one, may have the inode open."""
         holders = self._holders.get(slot >> PAGE_BITS, {})
         return any(client.key != key and page[slot & PAGE_MASK] & SHOWN for client, page in holders.items())
 

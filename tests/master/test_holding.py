@@ -211,6 +211,58 @@ def test_very_many_lingering_files_go_early(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(lingering.due(0.0)) == 1
 
 
+@pytest.mark.parametrize("entries", [1, 2, 3, 100])
+def test_files_of_a_removed_tree_linger_when_it_is_reclaimed(entries: int) -> None:
+    machine = Machine()
+    lingering = Lingering(machine.state, 0.0)
+    for directory in (b"/tree", b"/tree/a", b"/tree/a/b", b"/tree/empty", b"/tree/z"):
+        machine.do(msg.Mkdir(directory))
+    files = [made(machine, path) for path in (b"/tree/0", b"/tree/a/1", b"/tree/a/b/2", b"/tree/a/c", b"/tree/z/9")]
+    machine.do(msg.Link(b"/tree/a/1", target=b"/tree/a/also"))
+    others = [made(machine, b"/tree/other%d" % number) for number in range(3)]
+    kept = [machine.state.inodes.slot_of(inode) for inode in files]
+    machine.do(msg.RemoveTree(b"/tree"))
+    while machine.state.doomed:
+        machine.log(lingering.keep((op.Reclaim(entries),), kept.__contains__, 0.0))
+    assert all(lives(machine, inode) for inode in files)
+    assert not any(lives(machine, inode) for inode in others)
+    machine.check()
+    machine.log(lingering.due(LINGER_SECONDS))
+    assert not any(lives(machine, inode) for inode in files)
+    machine.check()
+
+
+def test_a_file_that_the_trash_gives_up_lingers() -> None:
+    machine = Machine()
+    lingering = Lingering(machine.state, 0.0)
+    kept, other = made(machine, b"/kept"), made(machine, b"/other")
+    for path in (b"/kept", b"/other"):
+        machine.do(msg.MoveToTrash(path, keep_seconds=60))
+    slot = machine.state.inodes.slot_of(kept)
+    machine.log(lingering.keep((op.PurgeTrash((kept, other)),), lambda found: found == slot, 0.0))
+    assert lives(machine, kept) and not lives(machine, other)
+    machine.log(lingering.due(LINGER_SECONDS))
+    assert not lives(machine, kept)
+    machine.check()
+
+
+async def test_a_reader_may_hold_a_file_of_a_tree_that_another_client_removes() -> None:
+    async with leading(HeldLog(), None, GENESIS_HASH) as harness:
+        client, watching = await harness.connect("client", CLIENT), await harness.connect("client", b"w" * 16)
+        await watching.call(msg.Watch(), 5)
+        await harness.change(client, msg.Mkdir(b"/tree"))
+        reply = await harness.change(client, msg.Create(b"/tree/file", open=False))
+        assert isinstance(reply, msg.AttributesReply)
+        await watching.call(msg.Stat(b"/tree/file"), 5)
+        await harness.change(client, msg.RemoveTree(b"/tree"))
+        state, inode = harness.leader.state, reply.attributes.inode
+        await until(lambda: not state.doomed)
+        await watching.call(msg.Hold(inode), 5, (), msg.Call(1, 1))
+        harness.clock.now += LINGER_SECONDS
+        await until(lambda: not state.writers.has(state.inodes.slot_of(inode), KEEPER))
+        assert state.inodes.slot_of(inode)
+
+
 async def test_the_leader_keeps_house_of_lingering_files() -> None:
     async with leading(HeldLog(), None, GENESIS_HASH) as harness:
         client, watching = await harness.connect("client", CLIENT), await harness.connect("client", b"w" * 16)
