@@ -6,10 +6,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from bench import data, journal, memory, metadata, mount, restart, workload
+from bench import data, gateway, journal, memory, metadata, mount, restart, workload
 from gfsprotocol.ids import MIB
 
-BENCHMARKS = ["memory", "restart", "metadata", "journal", "data", "mount"]
+BENCHMARKS = ["memory", "restart", "metadata", "journal", "data", "gateway", "mount"]
 
 
 def main() -> None:
@@ -38,6 +38,9 @@ def main() -> None:
         if "data" in wanted:
             (Path(name) / "data").mkdir()
             rows += data.measure(Path(name) / "data", arguments.mebibytes * MIB, arguments.rounds)
+        if "gateway" in wanted:
+            (Path(name) / "gateway").mkdir()
+            rows += gateway.measure(Path(name) / "gateway", arguments.mebibytes * MIB, arguments.rounds)
         if "mount" in wanted:
             (Path(name) / "mount").mkdir()
             amounts = workload.Amounts(min(arguments.mebibytes, workload.Amounts().mebibytes))

@@ -179,6 +179,11 @@ class Shape(LoadTestShape):
     use_common_options = True
     _was_hit = False
 
+    def reset_time(self) -> None:
+        """Another run begins."""
+        super().reset_time()  # type: ignore[no-untyped-call]
+        self._was_hit = False
+
     def tick(self) -> tuple[int, float] | None:
         options: Any = self.runner.environment.parsed_options if self.runner else None
         seconds, most = float(options.run_time or 60), int(options.num_users or 1)
@@ -211,13 +216,22 @@ def _report(environment: Any, **_details: Any) -> None:
         gevent.get_hub().threadpool.apply(store.close)
     gevent.joinall(_hits, timeout=HIT_SECONDS)
     lines = [*_counts(environment.stats), *(str(hit.value) for hit in _hits if hit.successful())]
+    if environment.parsed_options.headless:
+        lines += _complaints(environment)
+    print("\n".join(lines), file=sys.stderr)
+
+
+def _complaints(environment: Any) -> list[str]:
+    """What makes a run worth nothing; the exit code says so, too."""
+    complaints = []
     was_hit = any(hit.successful() for hit in _hits)
     if environment.parsed_options.load_shape == "failover" and not was_hit:
-        lines.append(f"the leader was not hit: {_hits[0].exception if _hits else 'the run ended before'}")
-        environment.process_exit_code = 1
+        complaints.append(f"the leader was not hit: {_hits[0].exception if _hits else 'the run ended before'}")
     if not environment.stats.total.num_requests:
+        complaints.append("nothing was requested")
+    if complaints:
         environment.process_exit_code = 1
-    print("\n".join(lines), file=sys.stderr)
+    return complaints
 
 
 def _counts(stats: Any) -> list[str]:

@@ -204,31 +204,31 @@ class ChunkStream:
                     self._record_first()
                 return self._lease.obtain(deadline)
             except StaleHandle:
-                if not self._follows_cuts or not self._forget_chunk():
+                if not self._follows_cuts or not self._follow_cut():
                     raise
         except (AvailabilityError, LeaseLost) as error:
             self._survive(error)
         return None
 
-    def _forget_chunk(self) -> bool:
-        """After a refusal: whether the chunk was cut off, and nothing is lost by it that the master did not know of.
+    def _follow_cut(self) -> bool:
+        """After a refusal: whether others have cut the chunk, and no more is gone than what they have cut off.
 
-        What was acknowledged needs no sync any more, and the next packet goes to another chunk.
+        The next lease is then asked for as if it were the first. If there is another chunk by now, or none, nothing
+        needs a sync that was written before.
         """
         lease = self._lease.current
         if lease is None or self.is_unrecorded:
             return False
         located = self._core.call(Locate(b"", self._inode, self.index, 1), Locations, MASTER_SECONDS)
-        if any(chunk.chunk == lease.grant.chunk for chunk in located.chunks):
-            return False
         with self._changed:
             self._lease = ChunkLease(self._core, self._inode, self.index)
-            self._queue = deque(packet for packet in self._queue if packet.kind != bulk.SYNC)
-            self.is_unsynced = False
-            self._chunk = self._acknowledged_end = self._acknowledged_version = self._verifier = 0
-            self._holders = frozenset()
-            self._refusals.clear()
-            self._loss = None
+            self._acknowledged_end = 0
+            if not any(chunk.chunk == lease.grant.chunk for chunk in located.chunks):
+                self._queue = deque(packet for packet in self._queue if packet.kind != bulk.SYNC)
+                self.is_unsynced = False
+                self._holders = frozenset()
+                self._refusals.clear()
+                self._loss = None
         return True
 
     def _record_first(self) -> None:

@@ -260,6 +260,7 @@ class FileWriter:
 
     def truncate(self, size: int) -> Attributes:
         """Cuts the file, or extends it with zeros, after all that was written before."""
+        self.flush(sync=True)
         self.begin_anew(size // self.chunk_bytes)
         body = SetAttributes(b"", self.inode, size=size)
         attributes = self._core.call(body, AttributesReply).attributes
@@ -267,8 +268,12 @@ class FileWriter:
         return attributes
 
     def begin_anew(self, from_index: int = 0) -> None:
-        """All is made durable, and nothing is relied on of chunks from ``from_index`` on: they may be others soon."""
-        self.flush(sync=True)  # the streams forgotten below are the only ones that know what is not durable yet
+        """What was sent is made durable, and chunks from ``from_index`` on are forgotten: they may be others by now.
+
+        What is gathered goes to those that the file has then.
+        """
+        self._settle_streams(sync=True)  # those forgotten below are the only ones that know what is not durable yet
+        self._record(None)
         with self._changed:
             for stream in self._streams.values():
                 stream.finish()
@@ -276,6 +281,12 @@ class FileWriter:
             self._first = None  # a cut may have freed the chunk
             for index in [index for index in self._streams if index >= from_index]:
                 self._free.extend(self._streams.pop(index).free)
+
+    def learn_size(self, size: int) -> None:
+        """The file is this long at the master: longer here only by what is gathered."""
+        packet = self._packet
+        gathered = 0 if packet is None or not packet.length else self._packet_index * self.chunk_bytes + packet.end
+        self.end = max(size, gathered)
 
     def _settle(self, sync: bool, final: bool = False) -> None:
         with self._changed:

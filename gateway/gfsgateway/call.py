@@ -14,6 +14,7 @@ from gfsgateway import targets
 from gfsgateway.auth import Identity
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.transfer import JSON_BYTES_MAX, Body, Sender
+from gfsgateway.users import WIDE, Width
 from gfsprotocol.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ class Call:
         self.sent_bytes = 0
         self.identity = identity
 
-    async def files(self, is_wide: bool = True) -> FileSystem:
+    async def files(self, width: Width = WIDE) -> FileSystem:
         """The file system in the name of whom the request speaks for."""
-        return await self.gateway.users.view(self.identity.user, is_wide)
+        return await self.gateway.users.view(self.identity.user, width)
 
     async def path(self) -> bytes:
         """The path that the request's address names, if it may be used; see :meth:`permitted`."""

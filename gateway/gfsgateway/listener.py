@@ -24,7 +24,8 @@ FIELD_BYTES_MAX: Final = 8 * KIB
 HEADERS_MAX: Final = 64
 DETAIL_CHARACTERS: Final = 120
 """Of what aiohttp says of a request that it cannot read; it may quote all of that."""
-READ_BUFFER_BYTES: Final = 256 * KIB
+READ_BUFFER_BYTES: Final = 64 * KIB
+"""Of a body that is not read yet, also one that waits for its turn, twice as much is taken at most."""
 LINGER_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that the client hears why."""
 

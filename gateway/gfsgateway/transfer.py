@@ -1,8 +1,8 @@
 """Bodies, in both directions: in bounded memory, in turn, never faster than the other side, and never without end."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 from gfsgateway.config import GatewayConfig
 from gfsgateway.measures import Measures
 from gfsgateway.problems import HttpRefusal
-from gfsgateway.users import WIDE_READ_AHEAD_BYTES
+from gfsgateway.users import NARROW, SLIM, WIDE, Width
 from gfsprotocol.errors import Busy
 from gfsprotocol.ids import KIB, MIB
 
@@ -30,21 +30,32 @@ class Transfers:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._free = asyncio.Semaphore(config.transfers_max)
+        self._shares = 0
         self.waiting = 0
         self.active = 0
 
-    @property
-    def is_wide(self) -> bool:
-        """Whether another transfer may have large buffers."""
-        return (self.active + 1) * WIDE_READ_AHEAD_BYTES <= self._config.transfer_bytes
+    @contextmanager
+    def share(self) -> Iterator[Width]:
+        """How much memory one of those that read or write files now may have: the more there are, the less.
+
+        The first ones have half of all together; that of the last ones is bounded by their number.
+        """
+        self._shares += 1
+        try:
+            half = self._config.transfer_bytes // 2
+            fitting = (width for width in (WIDE, NARROW) if self._shares * width.read_ahead_bytes <= half)
+            yield next(fitting, SLIM)
+        finally:
+            self._shares -= 1
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Waits for a place and holds it. Busy if too many wait, or for too long."""
+    async def turn(self) -> AsyncIterator[Width]:
+        """Waits for a place and holds it, with its share of memory. Busy if too many wait, or for too long."""
         await self._enter()
         self.active += 1
         try:
-            yield
+            with self.share() as width:
+                yield width
         finally:
             self.active -= 1
             self._free.release()

@@ -2,38 +2,47 @@
 
 import logging
 from collections import OrderedDict
+from typing import NamedTuple
 
 from gfsclient.filesystem import FileSystem
 from gfsclient.user import User
 from gfsprotocol.errors import GfsError
-from gfsprotocol.ids import MIB
+from gfsprotocol.ids import KIB, MIB
 
 VIEWS_MAX = 512
-WIDE_READ_AHEAD_BYTES = 16 * MIB
-WIDE_WINDOW_PACKETS = 16
-NARROW_READ_AHEAD_BYTES = 2 * MIB
-NARROW_WINDOW_PACKETS = 4
+
+
+class Width(NamedTuple):
+    """How much one transfer may have in memory."""
+
+    read_ahead_bytes: int
+    write_window_packets: int
+
+
+WIDE = Width(16 * MIB, 16)
+NARROW = Width(2 * MIB, 2)
+SLIM = Width(256 * KIB, 1)
 
 log = logging.getLogger(__name__)
 
 
 class Users:
-    """Views of one file system. Wide ones buffer much and are fast; narrow ones are for when there are many at once."""
+    """Views of one file system. Wide ones buffer much and are fast; slim ones are for when there are many at once."""
 
     def __init__(self, files: FileSystem) -> None:
         self._files = files
-        self._views: OrderedDict[tuple[User, bool], FileSystem] = OrderedDict()
+        self._views: OrderedDict[tuple[User, Width], FileSystem] = OrderedDict()
 
-    async def view(self, user: User, is_wide: bool = True) -> FileSystem:
+    async def view(self, user: User, width: Width = WIDE) -> FileSystem:
         """The file system in the name of ``user``."""
-        found = self._views.get((user, is_wide))
+        found = self._views.get((user, width))
         if found is not None:
-            self._views.move_to_end((user, is_wide))
+            self._views.move_to_end((user, width))
             return found
-        made = self._views[user, is_wide] = self._files.acting_as(
+        made = self._views[user, width] = self._files.acting_as(
             user,
-            read_ahead_bytes=WIDE_READ_AHEAD_BYTES if is_wide else NARROW_READ_AHEAD_BYTES,
-            write_window_packets=WIDE_WINDOW_PACKETS if is_wide else NARROW_WINDOW_PACKETS,
+            read_ahead_bytes=width.read_ahead_bytes,
+            write_window_packets=width.write_window_packets,
         )
         if len(self._views) > VIEWS_MAX:
             await _close(self._views.popitem(last=False)[1])

@@ -242,24 +242,19 @@ class OpenFile:
     def _was_changed(self) -> bool:
         return self._cache.freshness.is_current and not self._cache.is_fresh(self.inode, self._measured_at)
 
-    async def _measure(self, handle: Handle, writer: FileWriter) -> None:
+    async def _measure(self, handle: Handle | None, writer: FileWriter) -> None:
         """Asks how long the file is now. If others have cut it, chunks that the writer knows may not be the file's."""
-        begun_anew = False
-        if self._was_changed():
-            await self._begin_anew(handle, writer)
-            begun_anew = True
+        begins_anew = self._was_changed()
+        if begins_anew:
+            await self._guarded(handle, writer.begin_anew)
         mark = self._cache.mark()
         attributes = await self._stat()
-        if attributes.size < writer.end and not begun_anew:
-            await self._begin_anew(handle, writer)
+        if attributes.size < writer.end and not begins_anew:
+            await self._guarded(handle, writer.begin_anew)
             attributes = await self._stat()
-        writer.end = attributes.size
-        self._measured_at = mark
-
-    async def _begin_anew(self, handle: Handle, writer: FileWriter) -> None:
-        await self._guarded(handle, writer.begin_anew)
-        self.flushed()
+        writer.learn_size(attributes.size)
         self.forget_reads()
+        self._measured_at = mark
 
     async def _stat(self) -> Attributes:
         return (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
@@ -269,6 +264,8 @@ class OpenFile:
         writer = self.writer
         if writer is None or not (sync or self.is_dirty):
             return
+        if self._was_changed():
+            await self._measure(handle, writer)
         await self._guarded(handle, lambda: writer.flush(sync))
         self.flushed()
 

@@ -39,8 +39,8 @@ async def copy(call: Call) -> web.StreamResponse:
     """Copies a file within the cluster; the copy appears when it is whole."""
     body = await call.json(models.CopyBody)
     source, target = await _given(call, body.source), await _given(call, body.target)
-    async with call.gateway.transfers.turn():
-        files = await call.files(call.gateway.transfers.is_wide)
+    async with call.gateway.transfers.turn() as width:
+        files = await call.files(width)
         present = await present_file(files, target)
         async with await files.open(source) as file:
             query = WriteQuery(mode=f"{file.attributes.mode & 0o777:o}", replication=body.replication)

@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from pydantic import Field
 
 from gfsclient.files import File
+from gfsclient.filesystem import FileSystem
 from gfsgateway.call import Call
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import conditions, digests, ranges, shapes
@@ -34,7 +35,11 @@ async def read(call: Call) -> web.StreamResponse:
     """The content of a file, or, for HEAD, all but that."""
     query = call.query(ReadQuery)
     path = await call.path()
-    files = await call.files(call.gateway.transfers.is_wide)
+    with call.gateway.transfers.share() as width:
+        return await _read(call, path, query, await call.files(width))
+
+
+async def _read(call: Call, path: bytes, query: ReadQuery, files: FileSystem) -> web.StreamResponse:
     async with await files.open(path) as file:
         mime = await call.gateway.types.of(file, path)
         headers = _headers(path, file.attributes, mime, query.download)

@@ -146,8 +146,8 @@ async def receive(call: Call) -> web.StreamResponse:
     if wanted is None:
         raise HttpRefusal(HTTPStatus.PRECONDITION_REQUIRED, "the Upload-Offset header is missing")
     body, expected = call.body(), digests.Expected(call.request.headers)
-    async with call.gateway.transfers.turn():
-        files = await call.files(call.gateway.transfers.is_wide)
+    async with call.gateway.transfers.turn() as width:
+        files = await call.files(width)
         async with await files.open(pending.file, "r+b") as file:
             offset = await file.seek(0, 2)
             if wanted != offset:

@@ -66,8 +66,8 @@ async def put(call: Call) -> web.StreamResponse:
         raise InvalidArgument("a part of a file cannot be put: use an upload that can be resumed, or append")
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
     body = call.body()
-    async with call.gateway.transfers.turn():
-        files = await call.files(call.gateway.transfers.is_wide)
+    async with call.gateway.transfers.turn() as width:
+        files = await call.files(width)
         present = await present_file(files, path)
         conditions.check(present)
         if query.parents:
@@ -151,14 +151,14 @@ async def append(call: Call) -> web.StreamResponse:
     query = call.query(AppendQuery)
     path = await call.path()
     conditions = Conditions(call.request)
-    files = await call.files(call.gateway.transfers.is_wide)
+    files = await call.files()
     present = await _to_append_to(files, path, query.create, conditions)
     wanted = upload_offset(call.request)
     if query.append == "record":
         data = await call.body(RECORD_BYTES_MAX).read()
         offset = await files.append_record(path, data, sync=True)
         return shapes.reply({"offset": offset, "size": len(data)})
-    async with call.gateway.transfers.turn(), await files.open(path, "r+b") as file:
+    async with call.gateway.transfers.turn() as width, await (await call.files(width)).open(path, "r+b") as file:
         offset = await file.seek(0, 2)
         if wanted is not None and wanted != offset:
             headers = {"Upload-Offset": str(offset)}

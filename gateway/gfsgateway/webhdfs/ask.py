@@ -15,6 +15,7 @@ from gfsgateway import targets
 from gfsgateway.call import Call
 from gfsgateway.names import Names
 from gfsgateway.problems import HttpRefusal
+from gfsgateway.users import WIDE, Width
 from gfsgateway.webhdfs.exceptions import FILE_NOT_FOUND, HdfsRefusal
 from gfsgateway.webhdfs.parameters import Parameters
 
@@ -52,9 +53,9 @@ class Ask:
         """The name of whom the request speaks for."""
         return self.names.user_name(self.call.identity.user[0])
 
-    async def files(self, is_wide: bool = True) -> FileSystem:
+    async def files(self, width: Width = WIDE) -> FileSystem:
         """The file system in the name of whom the request speaks for."""
-        return await self.call.files(is_wide)
+        return await self.call.files(width)
 
     def missing(self) -> HdfsRefusal:
         """That nothing is at the path."""

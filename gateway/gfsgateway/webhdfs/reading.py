@@ -34,13 +34,14 @@ async def open_file(ask: Ask) -> web.StreamResponse:
 async def open_data(ask: Ask) -> web.StreamResponse:
     """The content, or a part of it."""
     call = ask.call
-    files = await ask.files(call.gateway.transfers.is_wide)
-    try:
-        file = await files.open(ask.path)
-    except IsADirectory as error:
-        raise not_a_file(ask.path) from error
-    async with file:
-        return await send(call, file, 200, dict(_HEADERS), [(b"", _range(ask, file.attributes))])
+    with call.gateway.transfers.share() as width:
+        files = await ask.files(width)
+        try:
+            file = await files.open(ask.path)
+        except IsADirectory as error:
+            raise not_a_file(ask.path) from error
+        async with file:
+            return await send(call, file, 200, dict(_HEADERS), [(b"", _range(ask, file.attributes))])
 
 
 async def _locate(ask: Ask, first: int, count: int) -> Locations:
@@ -72,8 +73,8 @@ async def checksum(ask: Ask) -> web.StreamResponse:
 async def checksum_data(ask: Ask) -> web.StreamResponse:
     """HDFS's checksum of the content, which is read for it."""
     await _locate(ask, 0, 1)
-    async with ask.call.gateway.transfers.turn():
-        files = await ask.files(ask.call.gateway.transfers.is_wide)
+    async with ask.call.gateway.transfers.turn() as width:
+        files = await ask.files(width)
         async with await files.open(ask.path) as file:
             result = FileChecksum(file.attributes.chunk_bytes)
             while piece := await file.read(PIECE_BYTES):

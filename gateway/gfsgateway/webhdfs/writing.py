@@ -55,8 +55,8 @@ async def create_data(ask: Ask) -> web.StreamResponse:
     call, is_overwriting = ask.call, ask.parameters.flag("overwrite")
     query = _layout(ask)
     body = call.body()
-    async with call.gateway.transfers.turn():
-        files = await ask.files(call.gateway.transfers.is_wide)
+    async with call.gateway.transfers.turn() as width:
+        files = await ask.files(width)
         present = await _to_be_created(ask, files)
         if present is None and ask.parameters.flag("createparent", default=True):
             await files.mkdir(paths.parent(ask.path), mode=PARENT_MODE, parents=True)
@@ -110,8 +110,8 @@ async def append_data(ask: Ask) -> web.StreamResponse:
     call = ask.call
     await _to_be_changed(ask, "append to")
     body = call.body()
-    async with call.gateway.transfers.turn():
-        files = await ask.files(call.gateway.transfers.is_wide)
+    async with call.gateway.transfers.turn() as width:
+        files = await ask.files(width)
         async with await files.open(ask.path, "r+b") as file:
             with _alone(ask, file.attributes):
                 await file.seek(0, 2)
@@ -171,8 +171,8 @@ async def concat(ask: Ask) -> web.StreamResponse:
     sources = [await call.permitted(path) for path in ask.parameters.paths("sources")]
     if len(sources) > SOURCES_MAX:
         raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, f"concat: more than {SOURCES_MAX} sources")
-    async with call.gateway.transfers.turn():
-        files = await ask.files(call.gateway.transfers.is_wide)
+    async with call.gateway.transfers.turn() as width:
+        files = await ask.files(width)
         target = await _to_be_changed(ask, "concat to")
         _require_owner(ask, target)
         found = await _sources(files, ask.path, target, sources)
