@@ -29,10 +29,11 @@ from gfsprotocol.errors import (
     GfsError,
     LeaseLost,
     RemoteProtocolError,
+    StaleHandle,
     TooFewServers,
     WritesLost,
 )
-from gfsprotocol.messages import AttributesReply, ChunkLength, Lease, RecordLength
+from gfsprotocol.messages import AttributesReply, ChunkLength, Lease, Locate, Locations, RecordLength
 
 IDLE_SECONDS: Final = 2.0
 WATCH_SECONDS: Final = 1.0
@@ -44,9 +45,18 @@ class ChunkStream:
     """The queue of one chunk's mutations and the thread that empties it."""
 
     def __init__(
-        self, core: Core, inode: int, index: int, changed: threading.Condition, first: FirstLease | None = None
+        self,
+        core: Core,
+        inode: int,
+        index: int,
+        changed: threading.Condition,
+        first: FirstLease | None = None,
+        follows_cuts: bool = False,
     ) -> None:
-        """``first`` is a lease on the chunk that came with the file."""
+        """``first`` is a lease on the chunk that came with the file.
+
+        ``follows_cuts``: if others have cut the chunk off, what is still to be sent goes to another in its place.
+        """
         self.index = index
         self.error: GfsError | None = None
         self.is_running = False
@@ -58,6 +68,7 @@ class ChunkStream:
         """Buffers of acknowledged packets, for the writer to take back."""
         self._core = core
         self._inode = inode
+        self._follows_cuts = follows_cuts
         self._lease = ChunkLease(core, inode, index, first=first)
         self._changed = changed
         self._queue: deque[Packet] = deque()
@@ -88,6 +99,11 @@ class ChunkStream:
     @property
     def is_idle(self) -> bool:
         return not self.is_running and not self.has_work
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing of it that is under way, unsynced or unknown to the master, and no error to tell."""
+        return self.is_idle and not self.is_unsynced and not self.is_unrecorded and self.error is None
 
     @property
     def needs_sync(self) -> bool:
@@ -183,12 +199,37 @@ class ChunkStream:
         """A lease, or None after a failure that is worth another try."""
         deadline = (self._trouble_since or time.monotonic()) + self._core.config.deadline_seconds
         try:
-            if self._lease.is_over:
-                self._record_first()
-            return self._lease.obtain(deadline)
+            try:
+                if self._lease.is_over:
+                    self._record_first()
+                return self._lease.obtain(deadline)
+            except StaleHandle:
+                if not self._follows_cuts or not self._follow_cut():
+                    raise
         except (AvailabilityError, LeaseLost) as error:
             self._survive(error)
         return None
+
+    def _follow_cut(self) -> bool:
+        """After a refusal: whether others have cut the chunk, and no more is gone than what they have cut off.
+
+        The next lease is then asked for as if it were the first. If there is another chunk by now, or none, nothing
+        needs a sync that was written before.
+        """
+        lease = self._lease.current
+        if lease is None or self.is_unrecorded:
+            return False
+        located = self._core.call(Locate(b"", self._inode, self.index, 1), Locations, MASTER_SECONDS)
+        with self._changed:
+            self._lease = ChunkLease(self._core, self._inode, self.index)
+            self._acknowledged_end = 0
+            if not any(chunk.chunk == lease.grant.chunk for chunk in located.chunks):
+                self._queue = deque(packet for packet in self._queue if packet.kind != bulk.SYNC)
+                self.is_unsynced = False
+                self._holders = frozenset()
+                self._refusals.clear()
+                self._loss = None
+        return True
 
     def _record_first(self) -> None:
         """Tells the master what is acknowledged: under a new lease a chunk may be cut to its recorded length."""

@@ -5,9 +5,7 @@ import contextlib
 import errno
 import os
 import stat
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -18,30 +16,15 @@ from gfsclient import paths, transfer
 from gfsclient.append import Appenders
 from gfsclient.config import ClientConfig, load_config
 from gfsclient.core import Core
-from gfsclient.files import File
-from gfsclient.handle import FileHandle, OpenMode, ReadableBuffer
-from gfsclient.leases import FirstLease
-from gfsclient.locations import ChunkMap
+from gfsclient.handle import FileHandle, ReadableBuffer
 from gfsclient.masters import Masters
-from gfsclient.namespace import Namespace
+from gfsclient.opening import Opening
 from gfsclient.paths import PathLike
 from gfsclient.reader import FileReader
 from gfsclient.transfer import Progress, Stop
-from gfsclient.upload import Upload
 from gfsclient.user import User, checked, process_user
 from gfsprotocol.errors import GfsError, IsADirectory, NotFound, StaleHandle
-from gfsprotocol.ids import ROOT_INODE
-from gfsprotocol.messages import (
-    Attributes,
-    AttributesReply,
-    Close,
-    Create,
-    Locate,
-    Locations,
-    OpenForWrite,
-    Publish,
-    Unlink,
-)
+from gfsprotocol.messages import Attributes, Unlink
 from gfsprotocol.settings import load
 
 APPEND_CHECK_SECONDS: Final = 5.0
@@ -50,15 +33,7 @@ STOP_SECONDS: Final = 5.0
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A file that was opened for writing, with the lease on its first chunk if it came with it."""
-
-    attributes: Attributes
-    first: FirstLease | None
-
-
-class FileSystem(Namespace):
+class FileSystem(Opening):
     """A cluster's file system. Made by :meth:`connect` or :meth:`from_config`; an async context manager.
 
     Belongs to the event loop on which it was made. Failovers of masters and failures of chunk servers are not seen by
@@ -66,8 +41,7 @@ class FileSystem(Namespace):
     """
 
     def __init__(self, core: Core) -> None:
-        super().__init__(core.masters)
-        self._core = core
+        super().__init__(core)
         self._appenders = Appenders(core)
         self._janitor: asyncio.Task[None] | None = None
         self._is_borrowed = False
@@ -142,113 +116,7 @@ class FileSystem(Namespace):
     ) -> None:
         await self.close()
 
-    # ------------------------------------------------------------------------------------------------------ open files
-
-    async def open(
-        self,
-        path: PathLike,
-        mode: str = "rb",
-        *,
-        replication: int = 0,
-        chunk_bytes: int = 0,
-        permissions: int = 0o666,
-    ) -> File:
-        """Opens a file: ``r``, ``w``, ``a`` or ``x``, with ``+`` to read and write; always binary.
-
-        ``replication``, ``chunk_bytes`` (0: the cluster's defaults) and ``permissions`` (the caller has applied its
-        umask) are for a file that is made by it.
-        """
-        return File(
-            self._core, await self.open_handle(paths.to_bytes(path), mode, replication, chunk_bytes, permissions)
-        )
-
-    async def open_handle(
-        self,
-        path: bytes,
-        mode: str,
-        replication: int = 0,
-        chunk_bytes: int = 0,
-        permissions: int = 0o666,
-        allocate: bool = False,
-    ) -> FileHandle:
-        """What :meth:`open` opens, for code that runs in threads of its own (the sync API).
-
-        ``allocate`` has a new file come with its first chunk, which saves a question before the first write.
-        """
-        flags = OpenMode.parse(mode)
-        if not flags.writes:
-            located = await self._masters.expect(Locate(path, ROOT_INODE), Locations)
-            return FileHandle(self._core, path, flags, located.attributes, located)
-        if not flags.creates:
-            opened = await self._register(OpenForWrite(path))
-        else:
-            config = self._core.config
-            body = Create(
-                path,
-                mode=permissions,
-                replication=replication or config.replication,
-                chunk_bytes=chunk_bytes or config.chunk_bytes,
-                exclusive=flags.is_exclusive,
-                truncate=flags.truncates,
-                allocate=allocate and self._trusts_all_servers(),
-            )
-            opened = await self._register(body)
-        return FileHandle(self._core, path, flags, opened.attributes, first=opened.first)
-
-    def _trusts_all_servers(self) -> bool:
-        """Else a chunk is asked for by itself, without the servers that failed a moment ago."""
-        return not self._core.servers.excluded()
-
-    async def open_unnamed(
-        self, directory: bytes, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o666
-    ) -> FileHandle:
-        """A new file without a name in ``directory``, open for writing; it goes away with its handle.
-
-        Unless :meth:`publish` names it: so a file appears whole or not at all.
-        """
-        body = Create(
-            directory,
-            mode=permissions,
-            replication=replication or self._core.config.replication,
-            chunk_bytes=chunk_bytes or self._core.config.chunk_bytes,
-            anonymous=True,
-        )
-        opened = await self._register(body)
-        return FileHandle(self._core, directory, OpenMode.parse("w"), opened.attributes)
-
-    async def publish(self, handle: FileHandle, path: PathLike, *, replace: bool = False) -> Attributes:
-        """Names the file of :meth:`open_unnamed`, which stays open; what was flushed before is seen at once.
-
-        ``replace`` puts it in place of an existing file; else AlreadyExists.
-        """
-        return await self._attributes(Publish(paths.to_bytes(path), inode=handle.inode, replace=replace))
-
-    async def _register(self, body: Create | OpenForWrite, made: bytes = b"") -> "_Opened":
-        """Makes us a writer. If we are cancelled meanwhile, that is undone first, or the file would stay open for ever.
-
-        ``made`` is the path of a file that is not to stay either.
-        """
-        asked = time.monotonic()
-        asking = asyncio.ensure_future(self._masters.expect(body, AttributesReply))
-        try:
-            reply = await asyncio.shield(asking)
-            return _Opened(reply.attributes, FirstLease(reply.lease, asked) if reply.lease is not None else None)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._unregister(asking, made))
-            raise
-
-    async def _unregister(self, asking: "asyncio.Future[AttributesReply]", made: bytes) -> None:
-        await asyncio.wait([asking], timeout=STOP_SECONDS)
-        if not asking.done() or asking.exception() is not None:
-            asking.cancel()
-            return
-        inode = asking.result().attributes.inode
-        try:
-            await self._masters.expect(Close(inode), AttributesReply, STOP_SECONDS)
-            if made and (await self.stat(made, follow=False)).inode == inode:
-                await self._done(Unlink(made))
-        except GfsError:
-            return  # the masters close what is open when we are gone
+    # --------------------------------------------------------------------------------------------------- whole contents
 
     async def read_bytes(self, path: PathLike) -> bytes:
         """The whole content of a file."""
@@ -332,14 +200,6 @@ class FileSystem(Namespace):
             fileobj, paths.to_bytes(remote), overwrite, progress, None, replication, chunk_bytes, permissions
         )
 
-    async def begin_upload(
-        self, remote: PathLike, *, replication: int = 0, chunk_bytes: int = 0, permissions: int = 0o644
-    ) -> Upload:
-        """A file without a name that :meth:`~gfsclient.upload.Upload.publish` puts at ``remote`` when it is whole."""
-        place = paths.to_bytes(remote)
-        handle = await self.open_unnamed(paths.parent(place), replication, chunk_bytes, permissions)
-        return Upload(self._core, handle, place)
-
     async def get_file(
         self,
         remote: PathLike,
@@ -374,10 +234,6 @@ class FileSystem(Namespace):
         """The BLAKE3 digest of a file's content, in hexadecimal, computed while it is read."""
         reader, stop = await self._reader(path), Stop()
         return await _stoppable(self._core.in_thread(_checksum, reader, stop), stop.set)
-
-    async def _reader(self, path: PathLike) -> FileReader:
-        located = await self._masters.expect(Locate(paths.to_bytes(path), ROOT_INODE), Locations)
-        return FileReader(self._core, ChunkMap(self._core, located))
 
     async def _put(
         self,
@@ -421,30 +277,6 @@ class FileSystem(Namespace):
         if stat.S_ISDIR(present.mode):
             raise IsADirectory(f"{paths.to_text(remote)}: is a directory")
         return present
-
-    async def _open_for_put(
-        self,
-        remote: bytes,
-        present: Attributes | None,
-        replication: int,
-        chunk_bytes: int,
-        permissions: int,
-        is_empty: bool,
-    ) -> FileHandle:
-        """A new file; one that replaces another gets its name by Publish, and has the permissions of the other."""
-        if present is not None:
-            permissions = stat.S_IMODE(present.mode) if stat.S_ISREG(present.mode) else 0o644
-        body = Create(
-            remote if present is None else paths.parent(remote),
-            mode=permissions,
-            replication=replication or self._core.config.replication,
-            chunk_bytes=chunk_bytes or self._core.config.chunk_bytes,
-            exclusive=present is None,
-            anonymous=present is not None,
-            allocate=not is_empty and self._trusts_all_servers(),
-        )
-        opened = await self._register(body, made=remote if present is None else b"")
-        return FileHandle(self._core, remote, OpenMode.parse("w"), opened.attributes, first=opened.first)
 
     async def _discard(self, handle: FileHandle, is_named: bool, error: BaseException) -> None:
         """After a failed upload nothing of it stays behind, if a master can be told so."""

@@ -117,6 +117,8 @@ class Masters:
         self.deadline_seconds = deadline_seconds
         self.sequence = 0
         """The highest log sequence seen in an answer: nothing older is accepted afterwards."""
+        self.detours = 0
+        """How many calls were not answered at the first attempt: the others are done in the order they were made in."""
         self._writers = 0
         self._links = Links(addresses, self.client, key, user, dial, randomness)
         self._read_from_standby = read_from_standby
@@ -236,6 +238,7 @@ class Masters:
         first_error: AvailabilityError | None,
     ) -> ReplyBody:
         """Asks again and again, until the deadline."""
+        self.detours += 1
         loop = asyncio.get_running_loop()
         last_error, attempt = first_error, 0
         retry, unknown_is_new = isinstance(first_error, ConnectionLost), False

@@ -4,7 +4,7 @@ from gfsclient import paths
 from gfsclient.core import Core
 from gfsclient.handle import FileHandle, ReadableBuffer
 from gfsclient.paths import PathLike
-from gfsprotocol.messages import Attributes, AttributesReply, Done, FileVersion, Publish, SetXattr
+from gfsprotocol.messages import Attributes, AttributesReply, Done, FileVersion, Publish, SetAttributes, SetXattr
 
 
 class Upload:
@@ -28,6 +28,11 @@ class Upload:
         """Sets an extended attribute of the file to be."""
         body = SetXattr(b"", self._handle.inode, paths.encoded(name), value)
         await self._core.masters.expect(body, Done)
+
+    async def chown(self, uid: int, gid: int) -> None:
+        """Sets owner and group of the file to be."""
+        body = SetAttributes(b"", self._handle.inode, uid=uid, gid=gid)
+        await self._core.masters.expect(body, AttributesReply)
 
     async def finish(self) -> None:
         """All that was written is on stable storage when this returns."""

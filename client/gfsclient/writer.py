@@ -23,6 +23,8 @@ from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close
 CHUNKS_ACTIVE_MAX: Final = 3
 STREAMS_KEPT_MAX: Final = 256
 """Chunks whose leases and unsynced state are remembered; beyond them the file is synced."""
+BUFFERS_KEPT: Final = 2
+"""Of a file that is open and flushed."""
 CLOSE_SECONDS: Final = 5.0
 """How long a writer that has failed tries to tell the master."""
 
@@ -34,8 +36,13 @@ class FileWriter:
     :class:`~gfsclient.handle.FileHandle` sees to. Each may raise the error that ended an earlier, unfinished write.
     """
 
-    def __init__(self, core: Core, attributes: Attributes, first: FirstLease | None = None) -> None:
-        """``first`` is a lease on the first chunk that came with the file."""
+    def __init__(
+        self, core: Core, attributes: Attributes, first: FirstLease | None = None, follows_cuts: bool = False
+    ) -> None:
+        """``first`` is a lease on the first chunk that came with the file.
+
+        ``follows_cuts``: as POSIX has it, a file that others cut is written on; else StaleHandle tells the writer.
+        """
         self.inode = attributes.inode
         self.chunk_bytes = attributes.chunk_bytes
         self.end = attributes.size
@@ -44,6 +51,7 @@ class FileWriter:
         """What the master said when it was told of lengths last."""
         self._core = core
         self._first = first
+        self._follows_cuts = follows_cuts
         self._changed = threading.Condition()
         self._streams: OrderedDict[int, ChunkStream] = OrderedDict()
         self._packet: Packet | None = None
@@ -166,7 +174,7 @@ class FileWriter:
         first = None
         if index == 0:
             first, self._first = self._first, None
-        return ChunkStream(self._core, self.inode, index, self._changed, first)
+        return ChunkStream(self._core, self.inode, index, self._changed, first, self._follows_cuts)
 
     def _forget_settled(self) -> None:
         """Drops the oldest chunks of which nothing is left to do, so that the number remembered stays bounded."""
@@ -197,10 +205,33 @@ class FileWriter:
     def flush(self, sync: bool = False) -> None:
         """Returns when all is acknowledged by all replicas (with ``sync``: on their stable storage) and recorded."""
         self._settle(sync)
+        self._trim()
         self._record(None)
+
+    def _trim(self) -> None:
+        """Lets go of buffers: very many files may be open for writing, and most have been written to long ago."""
+        with self._changed:
+            for stream in self._streams.values():
+                self._free.extend(stream.free)
+                stream.free.clear()
+            self._buffers -= len(self._free[BUFFERS_KEPT:])
+            del self._free[BUFFERS_KEPT:]
 
     def close(self, modified_ns: int = 0) -> Attributes:
         """Makes all durable and recorded, and ends the registration as a writer; what the file is like then."""
+        self.settle()
+        return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing is left to be sent, synced or recorded, so that the registration may be ended as it is."""
+        with self._changed:
+            if self._packet is not None or self._given_up or (self._recording and not self._recording.done()):
+                return False
+            return all(stream.is_settled for stream in self._streams.values())
+
+    def settle(self) -> None:
+        """Makes all durable, as the last thing before the end; if that fails, the registration is ended."""
         try:
             self._settle(True, final=True)
         except GfsError as error:
@@ -209,7 +240,6 @@ class FileWriter:
             except GfsError as second:
                 error.add_note(f"and the file stays open at the master: {second.message}")
             raise
-        return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
 
     def abort(self) -> None:
         """Gives up what is not acknowledged, records what stands before it, and ends the registration as a writer."""
@@ -230,18 +260,33 @@ class FileWriter:
 
     def truncate(self, size: int) -> Attributes:
         """Cuts the file, or extends it with zeros, after all that was written before."""
-        self.flush(sync=True)  # the streams forgotten below are the only ones that know what is not durable yet
+        self.flush(sync=True)
+        self.begin_anew(size // self.chunk_bytes)
+        body = SetAttributes(b"", self.inode, size=size)
+        attributes = self._core.call(body, AttributesReply).attributes
+        self.end = attributes.size
+        return attributes
+
+    def begin_anew(self, from_index: int = 0) -> None:
+        """What was sent is made durable, and chunks from ``from_index`` on are forgotten: they may be others by now.
+
+        What is gathered goes to those that the file has then.
+        """
+        self._settle_streams(sync=True)  # those forgotten below are the only ones that know what is not durable yet
+        self._record(None)
         with self._changed:
             for stream in self._streams.values():
                 stream.finish()
             self._wait_for(lambda: all(stream.is_idle for stream in self._streams.values()))
             self._first = None  # a cut may have freed the chunk
-            for index in [index for index in self._streams if index >= size // self.chunk_bytes]:
+            for index in [index for index in self._streams if index >= from_index]:
                 self._free.extend(self._streams.pop(index).free)
-        body = SetAttributes(b"", self.inode, size=size)
-        attributes = self._core.call(body, AttributesReply).attributes
-        self.end = attributes.size
-        return attributes
+
+    def learn_size(self, size: int) -> None:
+        """The file is this long at the master: longer here only by what is gathered."""
+        packet = self._packet
+        gathered = 0 if packet is None or not packet.length else self._packet_index * self.chunk_bytes + packet.end
+        self.end = max(size, gathered)
 
     def _settle(self, sync: bool, final: bool = False) -> None:
         with self._changed:

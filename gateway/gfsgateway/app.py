@@ -22,7 +22,7 @@ from gfsgateway.measures import METRICS, Measures
 from gfsgateway.problems import HttpRefusal, name_of, problem
 from gfsgateway.rest.types import ContentTypes
 from gfsgateway.routes import Router, allowed
-from gfsgateway.targets import raw_path
+from gfsgateway.targets import raw_path, without_secrets
 from gfsgateway.transfer import Transfers
 from gfsgateway.users import Users
 from gfsprotocol import metrics
@@ -100,12 +100,14 @@ class Gateway:
             return await route.handler(call)
         except GfsError as error:
             if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("request %s: %s %s: %s", number, request.method, request.raw_path, error.message)
+                log.warning(
+                    "request %s: %s %s: %s", number, request.method, without_secrets(request.raw_path), error.message
+                )
             return self._refused(error, number)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            log.exception("request %s: %s %s", number, request.method, request.raw_path)
+            log.exception("request %s: %s %s", number, request.method, without_secrets(request.raw_path))
             return self._refused(GfsError("a bug in the gateway; its log has more"), number)
 
     def _refused(self, error: GfsError, number: str) -> web.Response:
@@ -127,7 +129,7 @@ class Gateway:
             line |= {
                 "uid": user[0] if user else None,
                 "method": request.method,
-                "target": _printable(request.raw_path),
+                "target": _printable(without_secrets(request.raw_path)),
                 "agent": _printable(request.headers.get(hdrs.USER_AGENT, "")),
             }
             self._access_log.add(line)

@@ -14,6 +14,7 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 _WEBHDFS_REQUEST = re.compile(rb"[A-Z]{3,7} (/webhdfs/[^\s]*) HTTP/1\.[01]\r\n")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_SECRETS = re.compile(r"([?&](?:delegation|token)=)[^&]*", re.IGNORECASE)
 _ORIGIN = re.compile(r"^https?://[^/?#]*", re.IGNORECASE)
 
 
@@ -33,6 +34,11 @@ def raw_path(target: str) -> str:
     """The path of a request target, still encoded; also of one in absolute form, as proxies send it."""
     path = _ORIGIN.sub("", target, count=1).partition("?")[0].partition("#")[0]
     return path or "/"
+
+
+def without_secrets(target: str) -> str:
+    """The target for a log: WebHDFS has its tokens in there."""
+    return _SECRETS.sub(r"\1...", target)
 
 
 def decoded(raw: str) -> bytes:

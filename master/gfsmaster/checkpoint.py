@@ -15,8 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from gfsmaster.directory import Directory
+from gfsmaster.objects import Trashed
 from gfsmaster.sessions import Session
-from gfsmaster.state import State, Trashed
+from gfsmaster.state import State
 from gfsprotocol.errors import LogDamaged, UnsupportedFormat
 from gfsprotocol.messages import ReplyBody
 

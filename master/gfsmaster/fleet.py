@@ -13,9 +13,10 @@ Invariants:
 import struct
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
 
+from gfsmaster.early import EarlyReports
+from gfsmaster.servers import Server
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import SafeMode
@@ -27,54 +28,8 @@ VERSION_MAX: Final = 2**31
 """No leader grants so many versions of a chunk: a replica that claims one is damaged."""
 CONNECT_AGAIN_SECONDS: Final = 5.0
 """A server whose age says that it began so little later has only connected again."""
-EARLY_MAX: Final = 200_000
-"""Reports of chunks that a standby's log does not have yet, kept for later."""
 SUSPECTS_MAX: Final = 1000
 """Chunks that one server is asked to verify between two heartbeats."""
-
-
-@dataclass(slots=True)
-class Server:
-    """A chunk server. ``heard`` is the monotonic time of its last sign of life, in seconds."""
-
-    number: int
-    server: int
-    host: str
-    port: int
-    rack: str
-    heard: float
-    started: float = 0.0
-    """Monotonic seconds: when its process began, as nearly as we know."""
-    registered: float = 0.0
-    """Monotonic seconds: when it introduced itself last; whatever it failed at before may be over."""
-    connected: bool = True
-    """Usable now: new data may go there, and readers are sent there first."""
-    alive: bool = True
-    """Counted: a server that was just lost may be back in a moment, so nothing is copied before it is declared dead."""
-    disks: tuple[msg.DiskUsage, ...] = ()
-    chunks: int = 0
-    reported: bool = False
-    """Whether its full report has been heard to the end."""
-    seen: bytearray | None = None
-    """While a full report runs: one byte per chunk slot."""
-    deletions: dict[int, int] = field(default_factory=dict)
-    """Chunks whose replica here may go: id -> highest version to delete."""
-    ordered: dict[int, int] = field(default_factory=dict)
-    """Deletions that were sent: order -> chunk."""
-    orphans: dict[int, int] = field(default_factory=dict)
-    """Replicas of chunks that the namespace does not know: id -> version."""
-    must_report: bool = False
-    """Whether something it said could not be kept: it is to register and report all again."""
-    writes: int = 0
-    """New chunks placed since the last heartbeat; spreads allocations between heartbeats."""
-
-    @property
-    def address(self) -> msg.ServerAddress:
-        return msg.ServerAddress(self.server, self.host, self.port)
-
-    @property
-    def free_bytes(self) -> int:
-        return sum(disk.free_bytes for disk in self.disks if not disk.failed)
 
 
 class Fleet:
@@ -83,9 +38,7 @@ class Fleet:
     def __init__(self, state: State, follows: bool = False) -> None:
         """``follows``: of a standby, whose log may be behind what chunk servers report."""
         self._follows = follows
-        self._early: dict[int, dict[int, tuple[int, int]]] = {}
-        """Chunk id -> server number -> version and length: chunks that the state does not have yet."""
-        self._early_count = 0
+        self._early = EarlyReports()
         self._state = state
         self._chunks = state.chunks
         self.servers: list[Server] = []
@@ -361,7 +314,7 @@ class Fleet:
             else:
                 self._unknown(server, chunk, version, length)
         for chunk in message.dropped:
-            self._forget_early(server, chunk)
+            self._early.forget(chunk, server.number)
             server.deletions.pop(chunk, None)
             server.orphans.pop(chunk, None)
             slot = self._chunks.slot_of(chunk)
@@ -408,19 +361,8 @@ class Fleet:
         """A chunk that the state has never given out."""
         if not self._follows:
             self._brake_for_newer(server, chunk)
-        elif self._early_count < EARLY_MAX:
-            reports = self._early.setdefault(chunk, {})
-            self._early_count += server.number not in reports
-            reports[server.number] = (version, length)
-        else:
+        elif not self._early.add(chunk, server.number, version, length):
             server.must_report = True
-
-    def _forget_early(self, server: Server, chunk: int) -> None:
-        reports = self._early.get(chunk)
-        if reports is not None and reports.pop(server.number, None) is not None:
-            self._early_count -= 1
-            if not reports:
-                del self._early[chunk]
 
     def catch_up(self) -> None:
         """The state has gone on: takes what was reported of chunks that it knows now, and of versions that it has."""
@@ -434,12 +376,7 @@ class Fleet:
             if self._chunks.ids[slot]:
                 self.revise(slot)
         state.revised.clear()
-        if not self._early:
-            return
-        last_id = self._chunks.last_id
-        for chunk in [chunk for chunk in self._early if chunk <= last_id]:
-            reports = self._early.pop(chunk)
-            self._early_count -= len(reports)
+        for chunk, reports in self._early.take(self._chunks.last_id):
             slot = self._chunks.slot_of(chunk)
             for number, (version, length) in reports.items():
                 if slot:
@@ -450,11 +387,9 @@ class Fleet:
     def lead(self) -> None:
         """The log has been read to its end: what servers report beyond it is nothing that is still to come."""
         self._follows = False
-        for chunk, reports in self._early.items():
+        for chunk, reports in self._early.take():
             for number in reports:
                 self._brake_for_newer(self.servers[number], chunk)
-        self._early.clear()
-        self._early_count = 0
 
     def follow(self) -> None:
         """Another node leads from now on."""

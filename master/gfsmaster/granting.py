@@ -6,9 +6,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from gfsmaster import operations as op
-from gfsmaster.fleet import Fleet, Server
+from gfsmaster.fleet import Fleet
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.placement import choose
+from gfsmaster.servers import Server
 from gfsmaster.state import State
 from gfsprotocol.errors import FileTooLarge, InvalidArgument, LeaseLost, NoSpace, StaleHandle, TooFewServers
 from gfsprotocol.ids import FILE_BYTES_MAX

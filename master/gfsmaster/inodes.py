@@ -7,11 +7,13 @@ dictionaries beside the columns, so that the common small file pays nothing for 
 import stat
 import struct
 from array import array
+from typing import Final
 
 from gfsmaster.columns import Interned, SlotTable
 from gfsmaster.directory import Directory
 from gfsprotocol.messages import Attributes
 
+ROOT_SLOT: Final = 1
 _DIGESTED = struct.Struct("<QIIIQqqqIQHQ")
 
 
@@ -119,7 +121,7 @@ class Inodes(SlotTable):
     def path_of(self, slot: int) -> bytes:
         """A path under which an inode stands; ``?`` for what has no name (any more)."""
         names: list[bytes] = []
-        while slot != 1:
+        while slot != ROOT_SLOT:
             parent = self.parent[slot]
             directory = self.directories.get(slot)
             name: bytes | None = None

@@ -24,14 +24,16 @@ from gfsmaster.journal import Journal
 from gfsmaster.leases import Leases
 from gfsmaster.lingering import Lingering
 from gfsmaster.measures import Measures
+from gfsmaster.namespace_requests import NamespaceRequests
 from gfsmaster.notices import Notices
 from gfsmaster.oplog import Batch
 from gfsmaster.orders import Orders
-from gfsmaster.planner import Plan, Planner, check_user
-from gfsmaster.queries import Queries, Summarizer
-from gfsmaster.registry import Registry
+from gfsmaster.planner import Planner, check_user
+from gfsmaster.queries import Queries
 from gfsmaster.repair import Repair
+from gfsmaster.server_requests import ServerRequests
 from gfsmaster.state import State
+from gfsmaster.summaries import Summaries
 from gfsmaster.tailers import Standby, Tailers
 from gfsmaster.term import Term
 from gfsmaster.watches import Watches
@@ -41,7 +43,6 @@ from gfsprotocol.errors import (
     Busy,
     GfsError,
     LogFailed,
-    NamespaceError,
     NotLeader,
     NotPermitted,
     PermissionDenied,
@@ -53,8 +54,6 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS: Final = 0.1
 EXPIRY_SECONDS: Final = 5.0
-SUMMARY_ENTRIES: Final = 5000
-SUMMARIES_MAX: Final = 16
 LEASE_MARGIN: Final = 0.25
 """The part of the lease that a leader does not use, against clocks that run at different speeds."""
 
@@ -102,17 +101,21 @@ class Leader:
         self.tailers = Tailers(self.committer, clock, self.term)
         self.fleet = fleet
         fleet.lead()
-        self.registry = Registry(state, fleet, clock)
         settled_at = self.term.started + config.chunk_lease_seconds if epoch > 1 else 0.0
         self.leases = Leases(config.chunk_lease_seconds, settled_at)
         self.repair = Repair(state, self.fleet, self.leases, config.repairs_per_server)
         self.orders = Orders(state, fleet, self.repair, config.deletions_per_heartbeat, self.term.sign_read)
         self.planner = Planner(state)
-        watches: Watches[Peer] = Watches(state, self.planner.namespace)
+        self.lingering = Lingering(state, self.term.started)
+        if epoch > 1:
+            self._doubt()
+        watches: Watches[Peer] = Watches(state, self.planner.namespace, self._doubt)
         self.notices = Notices(watches, self.committer)
         self.changes = Changes(
             state, self.committer, clock, fleet, self.leases, self.repair, self._hears, self._end_by, watches.applied
         )
+        self.lingering = Lingering(state, clock.monotonic())
+        self._is_kept = watches.others_keep
         self.housekeeping = Housekeeping(
             config,
             state,
@@ -121,12 +124,10 @@ class Leader:
             self.repair,
             self.orders,
             self.term.started,
-            self.changes.record,
+            self._record_removal,
             self.measures,
         )
-        self.lingering = Lingering(state, clock.monotonic())
-        self._others_keep = watches.others_keep
-        self.queries = Queries(state, self.fleet, self.planner, self.term.sign_read)
+        self.queries = Queries(state, self.fleet, self.planner.namespace, self.term.sign_read)
         self.chunks = ChunkRequests(
             config,
             clock,
@@ -139,9 +140,30 @@ class Leader:
             self.committer,
             self._hears,
         )
+        self.names = NamespaceRequests(
+            clock,
+            state,
+            self.planner,
+            self.changes,
+            self.chunks,
+            self.lingering,
+            watches.others_keep,
+            self.committer,
+            self.measures,
+        )
+        self.servers = ServerRequests(
+            config,
+            clock,
+            self.term,
+            state,
+            fleet,
+            self.orders,
+            self.housekeeping,
+            self.committer,
+            self.measures,
+        )
+        self.summaries = Summaries(state, self.planner.namespace, self.committer, self.measures)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._summaries: set[asyncio.Task[None]] = set()
-        """Those of the tasks that make summaries."""
         self._take: Callable[[State, bytes, int], None] | None = None
         """Who waits for a snapshot of the state."""
         self._taken = asyncio.Event()
@@ -161,13 +183,13 @@ class Leader:
             msg.KeepAlive: self._keep_alive,
             msg.Watch: self._watch,
             msg.ReleaseBrake: self._release_brake,
-            msg.Summarize: self._summarize,
+            msg.Summarize: self.summaries.summarize,
             msg.Handover: self._handover,
         }
         self._from_servers: dict[type, Callable[[Peer, msg.Request, Any], None]] = {
-            msg.Register: self._register,
-            msg.ChunkReport: self._chunk_report,
-            msg.Heartbeat: self._heartbeat,
+            msg.Register: self.servers.register,
+            msg.ChunkReport: self.servers.chunk_report,
+            msg.Heartbeat: self.servers.heartbeat,
             msg.ConfirmGrant: self.chunks.confirm_grant,
             msg.TailLog: self._tail_log,
         }
@@ -270,7 +292,9 @@ class Leader:
         """No answer leaves any more; what waits is for the next leader."""
         for task in self._tasks:
             task.cancel()
+        self.summaries.end()
         self.notices.close()
+        self.tailers.close()
         if self._ended.done() and not self._ended.cancelled():
             self._ended.exception()  # seen: a group that another failure ended first has not waited for it
 
@@ -348,7 +372,7 @@ class Leader:
         if special is not None:
             special(peer, request, body)
         elif self.planner.plans(body):
-            self._change(peer, request)
+            self.names.change(peer, request)
         else:
             raise PermissionDenied(f"{type(body).__name__} is not for clients")
 
@@ -358,52 +382,11 @@ class Leader:
             raise PermissionDenied(f"{type(request.body).__name__} is not for chunk servers")
         handler(peer, request, request.body)
 
+    def _doubt(self) -> None:
+        self.lingering.doubt(self.clock.monotonic())
+
     def _hears(self, client: bytes) -> None:
         self.housekeeping.heard[client] = self.clock.monotonic()
-
-    def _change(self, peer: Peer, request: msg.Request) -> None:
-        """A namespace change, exactly once."""
-        client = peer.hello.name
-        result = self.changes.known_result(client, request.call)
-        if result is None:
-            result = self._plan_and_record(peer, request)
-        if isinstance(result, msg.ErrorReply):
-            self.measures.failures[type(request.body), result.code] += 1
-        self.committer.reply(peer, request.id, result)
-
-    def _plan_and_record(self, peer: Peer, request: msg.Request) -> msg.ReplyBody:
-        client = peer.hello.name
-        plan: Plan
-        try:
-            if isinstance(request.body, msg.Close | msg.RecordLength):
-                self.chunks.check_lengths(request.body)
-            plan = self.planner.plan(request.body, request.user, client, self.changes.now_ns())
-        except NamespaceError as error:
-            plan = msg.ErrorReply(error.code, error.message, error.hint)
-        if isinstance(plan, tuple):
-            return self._record(plan, peer, request)
-        # Of a retry an earlier transmission may still be under way: when it comes it gets this answer too. And a client
-        # that was told of a success relies on being known.
-        is_success = not isinstance(plan, msg.ErrorReply)
-        if (request.call is not None and request.call.retry) or (
-            is_success and not self.state.sessions.is_fresh(client, self.changes.now_ns())
-        ):
-            return self.changes.record((op.Answered(plan),), client, request.call)
-        return plan
-
-    def _record(self, plan: op.Operations, peer: Peer, request: msg.Request) -> msg.ReplyBody:
-        """Records a plan, with what the leader adds to it: a new file's first chunk, and removed files that linger."""
-        body = request.body
-        new = self.chunks.plan_first(plan) if isinstance(body, msg.Create) and body.allocate else None
-        if new is not None:
-            plan = (new.operation,)
-        plan = self.lingering.keep(plan, lambda slot: self._others_keep(slot, peer), self.clock.monotonic())
-        result = self.changes.record(plan, peer.hello.name, request.call)
-        if new is not None:
-            return self.chunks.lease_first(new, result)
-        if isinstance(body, msg.Close):
-            self.chunks.end_leases(body.inode)
-        return result
 
     # ---------------------------------------------------------------------------------------------- other requests
 
@@ -441,50 +424,18 @@ class Leader:
         log.info("%s handed epoch %d over to %s", self.config.node, self.epoch, successor.node)
         peer.respond(request_id, msg.HandedOver(successor.node, successor.address))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def _tail_log(self, peer: Peer, request: msg.Request, body: msg.TailLog) -> None:
         if peer.hello.role != "master":
             raise PermissionDenied("TailLog is for masters")
         self.tailers.ask(peer, request, body)
 
-    def _summarize(self, peer: Peer, request: msg.Request, body: msg.Summarize) -> None:
-        if len(self._summaries) >= SUMMARIES_MAX:
-            raise Busy(f"{SUMMARIES_MAX} summaries are being made already")
-        slot = self.planner.namespace.find(request.user, body.base, body.path)
-        summarizer = Summarizer(self.state, request.user, slot, self.planner.namespace.allowed)
-        task = self._start(self._run_summary(peer, request.id, summarizer))
-        self._summaries.add(task)
-        task.add_done_callback(self._summaries.discard)
-
-    async def _run_summary(self, peer: Peer, request_id: int, summarizer: Summarizer) -> None:
-        try:
-            while summarizer.step(SUMMARY_ENTRIES):  # noqa: ASYNC110 - others get their turn between the slices
-                await asyncio.sleep(0)
-        except GfsError as error:
-            self.measures.failures[msg.Summarize, error.code] += 1
-            peer.respond_error(request_id, error)
-            return
-        self.committer.reply(peer, request_id, summarizer.summary())
-
     def status(self) -> msg.Status:
         now = self.clock.monotonic()
-        servers = tuple(
-            msg.ServerStatus(
-                server.server,
-                server.host,
-                server.port,
-                server.connected,
-                round(now - server.heard, 3),
-                server.chunks,
-                server.disks,
-            )
-            for server in self.fleet.servers
-        )
         return msg.Status(
             self.state.cluster,
             self.config.node,
@@ -503,52 +454,23 @@ class Leader:
             sum(len(server.deletions) for server in self.fleet.servers),
             len(self.state.writers),
             len(self.state.sessions.by_client),
-            servers,
+            tuple(server.status(now) for server in self.fleet.servers),
             self.state.inodes.replication(1),
             round(now - self.term.started, 3),
             self.tailers.status(),
         )
 
-    # ------------------------------------------------------------------------------------------------ chunk servers
-
-    def _register(self, peer: Peer, request: msg.Request, body: msg.Register) -> None:
-        if body.highest_epoch > self.epoch:
-            raise NotLeader(f"chunk server {body.host}:{body.port} has seen epoch {body.highest_epoch}")
-        self.registry.register(peer, body)
-        if self.fleet.brake:
-            log.error("deletions are held back: %s", self.fleet.brake)
-        reply = msg.Registered(self.state.cluster, self.epoch, self.term.clock_ms, self.config.heartbeat_seconds)
-        self.committer.reply(peer, request.id, reply)
-
-    def _chunk_report(self, peer: Peer, request: msg.Request, body: msg.ChunkReport) -> None:
-        self.registry.report(body)
-        self.committer.reply(peer, request.id, msg.Done())
-
-    def _heartbeat(self, peer: Peer, request: msg.Request, body: msg.Heartbeat) -> None:
-        server = self.registry.heartbeat(peer, body)
-        orders: tuple[msg.Order, ...] = ()
-        if server is not None:
-            for result in body.finished:
-                if result.error:
-                    self.measures.failed_orders += 1
-                    log.warning(
-                        "chunk server %s:%d could not carry out an order: %s", server.host, server.port, result.error
-                    )
-                self.orders.finished(server, result, self.clock.monotonic())
-            if self.orders.withdraw(server):
-                server = None
-            else:
-                orders = self.orders.take(server, self.housekeeping.may_delete, self.clock.monotonic())
-        reply = msg.Orders(self.epoch, self.term.clock_ms, orders, report_again=server is None)
-        self.committer.reply(peer, request.id, reply)
-
     def disconnected(self, peer: Peer) -> None:
         """A connection ended."""
         self.notices.disconnected(peer)
         self.tailers.disconnected(peer)
-        self.registry.disconnected(peer)
+        self.servers.disconnected(peer)
 
     # -------------------------------------------------------------------------------------------------- housekeeping
+
+    def _record_removal(self, operations: op.Operations) -> None:
+        """What time brings may take the last name from files that somebody has open."""
+        self.changes.record(self.lingering.keep(operations, self._is_kept, self.clock.monotonic()))
 
     async def _keep_house(self) -> None:
         loop = asyncio.get_running_loop()

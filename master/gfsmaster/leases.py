@@ -7,7 +7,7 @@ member of the new set has before anything is acknowledged under it. Expiry is wh
 
 from dataclasses import dataclass
 
-from gfsmaster.fleet import Server
+from gfsmaster.servers import Server
 
 
 @dataclass(slots=True)

@@ -3,7 +3,8 @@
 import stat
 from typing import Final, NamedTuple
 
-from gfsmaster.state import ROOT_SLOT, State
+from gfsmaster.inodes import ROOT_SLOT
+from gfsmaster.state import State
 from gfsprotocol.errors import (
     NameTooLong,
     NotADirectory,

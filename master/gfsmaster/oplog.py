@@ -58,6 +58,7 @@ READ_BYTES: Final = 4 << 20
 
 _FENCE = sa.text("UPDATE leadership SET beat = beat + 1 WHERE id = 1 AND epoch = :epoch AND holder = :holder")
 _LAST = sa.select(_log.c.last, _log.c.hash).order_by(_log.c.first.desc()).limit(1)
+_LAST_TEXT = sa.text("SELECT last, hash FROM log ORDER BY first DESC LIMIT 1")
 _APPEND = sa.text(
     "INSERT INTO log (first, last, epoch, hash, payload) VALUES (:first, :last, :epoch, :hash, :payload)"
 ).bindparams(sa.bindparam("hash", type_=sa.LargeBinary), sa.bindparam("payload", type_=sa.LargeBinary))
@@ -139,8 +140,11 @@ class OperationLog:
         self._where = self._database.where
         self.checkpoints = CheckpointStore(self._database, self._where)
         self._is_introduced = not self._database.names_nodes
+        self._appending: sa.Connection | None = None
+        """The connection of the last append, if that has succeeded: to get one anew costs as much as a statement."""
 
     def close(self) -> None:
+        self._disconnect()
         self._engine.dispose()
 
     def interrupt(self) -> None:
@@ -346,27 +350,43 @@ class OperationLog:
 
     def _fenced(self, epoch: int, batch: Batch | None = None, previous: bytes = b"") -> None:
         try:
-            with self._transaction() as connection:
-                if connection.execute(_FENCE, {"epoch": epoch, "holder": self._node}).rowcount != 1:
-                    raise LogFenced(f"epoch {epoch} is over, another master leads")
+            connection = self._appending = self._appending or self._engine.connect()
+            with connection.begin():
+                self._check_leads(connection, epoch)
                 if batch is not None:
                     self._check_follows(connection, batch, previous)
-                    connection.execute(
-                        _APPEND,
-                        {
-                            "first": batch.first,
-                            "last": batch.last,
-                            "epoch": epoch,
-                            "hash": batch.hash,
-                            "payload": batch.payload,
-                        },
-                    )
+                    self._insert(connection, batch)
+            self._database.confirm(connection)
         except SQLAlchemyError as error:
+            self._disconnect()
             raise LogFailed(f"the journal {self._where} cannot be written: {reason(error)}") from error
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _check_leads(self, connection: sa.Connection, epoch: int) -> None:
+        fence = {"epoch": epoch, "holder": self._node}
+        if self._database.run(connection, _FENCE, fence).rowcount != 1:
+            raise LogFenced(f"epoch {epoch} is over, another master leads")
+
+    def _disconnect(self) -> None:
+        connection, self._appending = self._appending, None
+        if connection is not None:
+            connection.close()
+
+    def _insert(self, connection: sa.Connection, batch: Batch) -> None:
+        row = {
+            "first": batch.first,
+            "last": batch.last,
+            "epoch": batch.epoch,
+            "hash": batch.hash,
+            "payload": batch.payload,
+        }
+        self._database.run(connection, _APPEND, row)
 
     def _check_follows(self, connection: sa.Connection, batch: Batch, previous: bytes) -> None:
-        row = connection.execute(_LAST).first()
-        last = (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
+        row = self._database.run(connection, _LAST_TEXT, {}).fetchone()
+        last = (row[0], bytes(row[1])) if row is not None else (0, GENESIS_HASH)
         if last != (batch.first - 1, previous):
             raise self._outdated(batch.first - 1, last[0])
 

@@ -7,8 +7,9 @@ Nothing is deleted in safe mode or while the brake is on.
 from collections.abc import Callable
 from typing import Final
 
-from gfsmaster.fleet import Fleet, Server
+from gfsmaster.fleet import Fleet
 from gfsmaster.repair import Copy, Repair
+from gfsmaster.servers import Server
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 

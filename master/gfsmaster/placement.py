@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from gfsmaster.fleet import Server
+from gfsmaster.servers import Server
 
 
 def choose(

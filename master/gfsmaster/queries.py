@@ -4,9 +4,9 @@ import stat
 from collections.abc import Callable
 from typing import Any, Final
 
-from gfsmaster.fleet import Fleet, Server
-from gfsmaster.namespace import READ, SEARCH, User, shown
-from gfsmaster.planner import Planner
+from gfsmaster.fleet import Fleet
+from gfsmaster.namespace import READ, Namespace, User, shown
+from gfsmaster.servers import Server
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import InvalidArgument, IsADirectory, NoSuchAttribute, NotADirectory, PermissionDenied
@@ -26,12 +26,11 @@ def _is_hidden(name: bytes, user: User) -> bool:
 class Queries:
     """Plans no operations, so it may serve a standby as well as the leader."""
 
-    def __init__(self, state: State, fleet: Fleet, planner: Planner, sign_read: SignRead) -> None:
+    def __init__(self, state: State, fleet: Fleet, namespace: Namespace, sign_read: SignRead) -> None:
         self._state = state
         self._inodes = state.inodes
         self._fleet = fleet
-        self._planner = planner
-        self._namespace = planner.namespace
+        self._namespace = namespace
         self._sign_read = sign_read
         self._queries: dict[type, Callable[[Any, User], msg.ReplyBody]] = {
             msg.Stat: self._stat,
@@ -161,54 +160,3 @@ class Queries:
         total = sum(disk.total_bytes for disk in disks)
         free = sum(disk.free_bytes for disk in disks)
         return msg.Space(total, free, total - free, len(self._inodes), len(self._state.chunks))
-
-
-class Summarizer:
-    """Totals of a subtree, in slices, so that a large one holds nobody up. The tree may change meanwhile."""
-
-    def __init__(
-        self, state: State, namespace_user: User, slot: int, allowed: Callable[[int, User, int], bool]
-    ) -> None:
-        self._inodes = state.inodes
-        self._user = namespace_user
-        self._allowed = allowed
-        self._waiting: list[tuple[int, bytes]] = []
-        self._linked: set[int] = set()
-        self.files = self.directories = self.bytes = self.stored_bytes = 0
-        self._count(slot)
-
-    def _count(self, slot: int) -> None:
-        inodes = self._inodes
-        if slot in inodes.directories:
-            self.directories += 1
-            self._waiting.append((inodes.ids[slot], b""))
-            return
-        if inodes.links[slot] > 1:
-            if slot in self._linked:
-                return
-            self._linked.add(slot)
-        self.files += 1
-        if stat.S_ISREG(inodes.mode[slot]):
-            self.bytes += inodes.size[slot]
-            self.stored_bytes += inodes.size[slot] * inodes.replication(slot)
-
-    def step(self, entries: int) -> bool:
-        """Counts up to ``entries`` more entries; False when all are counted. PermissionDenied as ``du`` has it."""
-        while self._waiting and entries > 0:
-            inode, after = self._waiting.pop()
-            slot = self._inodes.slot_of(inode)
-            directory = self._inodes.directories.get(slot)
-            if directory is None:
-                continue
-            if not self._allowed(slot, self._user, READ | SEARCH):
-                raise PermissionDenied(f"{shown(self._inodes.path_of(slot))}: permission denied")
-            page = directory.page(after, entries)
-            if len(page) == entries:
-                self._waiting.append((inode, page[-1][0]))
-            entries -= len(page)
-            for _, child in page:
-                self._count(child)
-        return bool(self._waiting)
-
-    def summary(self) -> msg.Summary:
-        return msg.Summary(self.files, self.directories, self.bytes, self.stored_bytes)

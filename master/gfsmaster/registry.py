@@ -7,7 +7,8 @@ NameNodes). It may hear of a chunk before it has read of it in the log; the flee
 
 import logging
 
-from gfsmaster.fleet import Fleet, Server
+from gfsmaster.fleet import Fleet
+from gfsmaster.servers import Server
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.channel import Clock

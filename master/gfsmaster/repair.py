@@ -11,9 +11,10 @@ decided before it was leased is void: an order names one version, and whatever i
 from dataclasses import dataclass
 from typing import Final
 
-from gfsmaster.fleet import Fleet, Server
+from gfsmaster.fleet import Fleet
 from gfsmaster.leases import Leases
 from gfsmaster.placement import choose
+from gfsmaster.servers import Server
 from gfsmaster.state import State
 
 ORDER_SECONDS: Final = 300.0

@@ -8,7 +8,10 @@ SCHEMA_FORMAT: Final = "gfs operation log 1"
 
 
 def _number(name: str, *, small: bool = False, key: bool = False) -> "sa.Column[Any]":
-    kind = sa.Integer if small else sa.BigInteger
+    kind = sa.Integer() if small else sa.BigInteger()
+    if key:
+        # In SQLite only a key of this type, which has 64 bits there too, is the table's own key and needs no index.
+        kind = kind.with_variant(sa.Integer(), "sqlite")
     return sa.Column(name, kind, nullable=False, primary_key=key, autoincrement=False)
 
 

@@ -6,7 +6,9 @@ so nothing piles up for a standby that is slow or stopped.
 """
 
 import asyncio
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +23,8 @@ from gfsprotocol.rpc import Peer
 KEPT_BYTES_MAX: Final = 4 << 20
 REPLY_BYTES_MAX: Final = 1 << 20
 STANDBYS_MAX: Final = 64
+PUSH_SECONDS: Final = 0.005
+"""So much is between two pushes at least: a standby takes several batches at little more than the cost of one."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,8 @@ class Tailers:
         self._recent_bytes = 0
         self._standbys: dict[str, Standby] = {}
         self._asked = asyncio.Event()
+        self._pushed_at = 0.0
+        self._next_push: asyncio.TimerHandle | None = None
 
     async def caught_up(self, standby: Standby) -> None:
         """Returns when the standby has everything that is committed. Without a deadline of its own."""
@@ -65,18 +71,36 @@ class Tailers:
         standby.address, standby.peer, standby.sequence = body.address, peer, body.after
         standby.heard, standby.waiting = now, request.id
         self._asked.set()
-        if body.after < self._committer.committed:
+        if body.after < self._committer.committed and self._next_push is None:
             self._answer(standby)
 
     def committed(self, batch: Batch) -> None:
-        """A batch is durable: those who wait for it get it."""
+        """A batch is durable: those who wait for it get it, now or a little later together with what follows."""
         self._recent.append(batch)
         self._recent_bytes += len(batch.payload)
         while self._recent_bytes > KEPT_BYTES_MAX:
             self._recent_bytes -= len(self._recent.popleft().payload)
+        if self._next_push is not None:
+            return
+        loop = asyncio.get_running_loop()
+        wait = self._pushed_at + PUSH_SECONDS - loop.time()
+        if wait > 0:
+            self._next_push = loop.call_later(wait, self._push)
+        else:
+            self._push()
+
+    def _push(self) -> None:
+        self._next_push = None
+        self._pushed_at = asyncio.get_running_loop().time()
         for standby in self._standbys.values():
-            if standby.waiting:
+            if standby.waiting and standby.sequence < self._committer.committed:
                 self._answer(standby)
+
+    def close(self) -> None:
+        """Nothing is pushed any more."""
+        if self._next_push is not None:
+            self._next_push.cancel()
+            self._next_push = None
 
     def tick(self, seconds: float) -> None:
         """Answers those who have waited for ``seconds``: they hear that the leader lives."""
@@ -116,13 +140,24 @@ class Tailers:
         )
 
     def _answer(self, standby: Standby, successor: str = "") -> None:
-        batches = []
-        after, size = standby.sequence, 0
-        for batch in self._recent:
-            if batch.first == after + 1 and size < REPLY_BYTES_MAX:
-                batches.append(msg.LogBatch(batch.first, batch.last, batch.epoch, batch.hash, batch.payload))
-                after, size = batch.last, size + len(batch.payload)
+        batches, size = [], 0
+        for batch in self._after(standby.sequence):
+            if size >= REPLY_BYTES_MAX:
+                break
+            batches.append(msg.LogBatch(batch.first, batch.last, batch.epoch, batch.hash, batch.payload))
+            size += len(batch.payload)
         term = self._term
         reply = msg.LogTail(term.epoch, self._committer.committed, term.clock_ms, tuple(batches), successor)
         request, standby.waiting = standby.waiting, 0
         standby.peer.respond(request, reply, self._committer.committed)
+
+    def _after(self, sequence: int) -> Iterator[Batch]:
+        """What follows a record, if it is kept here. Searched from the end: a standby is hardly ever far behind."""
+        newer = 0
+        for batch in reversed(self._recent):
+            if batch.first <= sequence:
+                break
+            newer += 1
+        begin = len(self._recent) - newer
+        if newer and self._recent[begin].first == sequence + 1:
+            yield from itertools.islice(self._recent, begin, None)

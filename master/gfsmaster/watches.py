@@ -16,7 +16,7 @@ log (:data:`WAITING_MAX`); beyond that a client is told to drop everything, and 
 answered from then on, so that nothing grows.
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 from gfsmaster.namespace import Namespace, Trail
@@ -94,7 +94,9 @@ class Watches(Generic[Key]):
     Around each request of a client stand :meth:`begin` and :meth:`end`; after each record comes :meth:`applied`.
     """
 
-    def __init__(self, state: State, namespace: Namespace) -> None:
+    def __init__(self, state: State, namespace: Namespace, on_forgotten: Callable[[], None] = lambda: None) -> None:
+        """``on_forgotten``: it is not known any more what some client was shown, and may have open."""
+        self._on_forgotten = on_forgotten
         self._state = state
         self._inodes = state.inodes
         self._namespace = namespace
@@ -158,7 +160,9 @@ class Watches(Generic[Key]):
             del holders[client]
             if not holders:
                 del self._holders[number]
-        client.pages = {}
+        if client.pages:
+            client.pages = {}
+            self._on_forgotten()
 
     # ----------------------------------------------------------------------------------------------- what is shown
 
@@ -182,8 +186,8 @@ class Watches(Generic[Key]):
         elif isinstance(reply, AttributesReply | Locations):
             self._mark(client, (reply.attributes.inode,), found)
 
-    def others_keep(self, slot: int, key: Key) -> bool:
-        """Whether a client that watches, other than ``key``, may have the inode open."""
+    def others_keep(self, slot: int, key: Key | None = None) -> bool:
+        """Whether a client that watches, other than ``key`` if that is one, may have the inode open."""
         holders = self._holders.get(slot >> PAGE_BITS, {})
         return any(client.key != key and page[slot & PAGE_MASK] & SHOWN for client, page in holders.items())
 

@@ -5,7 +5,8 @@ from typing import Final
 
 from gfsmaster.config import MasterConfig
 from gfsmaster.measures import Measures
-from gfsmaster.planner import Planner, check_user
+from gfsmaster.namespace import Namespace
+from gfsmaster.planner import check_user
 from gfsmaster.queries import Queries
 from gfsmaster.state import State
 from gfsmaster.term import Term
@@ -174,7 +175,7 @@ class StandbyService:
     def _current_queries(self) -> Queries:
         follower = self._follower
         if self._queries is None or self._queried is not follower.state:
-            self._queries = Queries(follower.state, follower.fleet, Planner(follower.state), self._sign_read)
+            self._queries = Queries(follower.state, follower.fleet, Namespace(follower.state), self._sign_read)
             self._queried = follower.state
         return self._queries
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from gfsclient.config import ClientConfig
 from gfsclient.core import Core
@@ -45,6 +46,19 @@ class SmallCluster:
 
         self.fleet.confirm = confirm
         self.files = self.connect(**settings)
+
+    def questions(self, *kinds: type[msg.RequestBody]) -> list[msg.RequestBody]:
+        """Fills with what the leader is asked from now on of these kinds; by default: about chunks."""
+        asked: list[msg.RequestBody] = []
+        handlers = self.harness.leader._special
+        for kind in kinds or (msg.RenewLease, msg.AllocateChunk):
+
+            def note(peer: rpc.Peer, request: msg.Request, body: Any, act: Any = handlers[kind]) -> None:
+                asked.append(body)
+                act(peer, request, body)
+
+            handlers[kind] = note
+        return asked
 
     def connect(self, user: tuple[int, ...] = (0, 0), **settings: object) -> FileSystem:
         """Another client."""

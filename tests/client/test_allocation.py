@@ -5,26 +5,12 @@ import time
 import pytest
 
 from gfsclient.leases import FirstLease
-from gfsprotocol import messages as msg
-
-
-def questions(cluster) -> list[msg.RequestBody]:
-    """Fills with what the leader is asked about chunks."""
-    asked: list[msg.RequestBody] = []
-    for kind in (msg.RenewLease, msg.AllocateChunk):
-
-        def note(peer, request, body, act=cluster.harness.leader._special[kind]) -> None:
-            asked.append(body)
-            act(peer, request, body)
-
-        cluster.harness.leader._special[kind] = note
-    return asked
 
 
 @pytest.mark.parametrize("size", [1, 4096, 3 << 20])
 async def test_a_small_file_asks_for_no_chunk(small_cluster, tmp_path, size):
     cluster = await small_cluster()
-    asked = questions(cluster)
+    asked = cluster.questions()
     data = b"x" * size
     await cluster.files.write_bytes("/bytes", data)
     (tmp_path / "file").write_bytes(data)
@@ -48,7 +34,7 @@ async def test_an_empty_file_gets_no_chunk(small_cluster, tmp_path):
 
 async def test_a_lease_that_ended_unused_is_asked_for_anew(small_cluster):
     cluster = await small_cluster()
-    asked = questions(cluster)
+    asked = cluster.questions()
     handle = await cluster.files.open_handle(b"/a", "wb", allocate=True)
     in_thread = cluster.files._core.in_thread
     first = handle._writer._first
@@ -62,7 +48,7 @@ async def test_a_lease_that_ended_unused_is_asked_for_anew(small_cluster):
 async def test_a_server_that_failed_lately_is_avoided_from_the_first_chunk_on(small_cluster):
     cluster = await small_cluster(servers=4)
     cluster.files._core.servers.failed_write(2)
-    asked = questions(cluster)
+    asked = cluster.questions()
     await cluster.files.write_bytes("/a", b"data")
     assert [body.excluded for body in asked] == [(2,)]
     assert not cluster.fleet.servers[2].requests

@@ -293,14 +293,7 @@ async def test_a_file_truncated_by_another_client_tells_its_writer(small_cluster
 
 async def test_a_lease_is_renewed_before_it_ends(small_cluster):
     cluster = await small_cluster()
-    asked: list[msg.RenewLease] = []
-    renew = cluster.harness.leader._special[msg.RenewLease]
-
-    def note(peer, request, body) -> None:
-        asked.append(body)
-        renew(peer, request, body)
-
-    cluster.harness.leader._special[msg.RenewLease] = note
+    asked = cluster.questions(msg.RenewLease)
     handle = await cluster.files.open_handle(b"/a", "wb")
     await cluster.files._core.in_thread(handle.write, bytes(MIB))
     await cluster.files._core.in_thread(handle.flush)
@@ -417,14 +410,7 @@ async def test_chunks_that_are_remembered_are_bounded_whatever_is_flushed(small_
 @pytest.mark.slow
 async def test_a_client_without_descriptors_blames_no_server(small_cluster, monkeypatch):
     cluster = await small_cluster()
-    asked: list[msg.RequestBody] = []
-    for kind in (msg.RenewLease, msg.AllocateChunk):
-
-        def note(peer, request, body, act=cluster.harness.leader._special[kind]) -> None:
-            asked.append(body)
-            act(peer, request, body)
-
-        cluster.harness.leader._special[kind] = note
+    asked = cluster.questions()
     connect, attempts = socket.create_connection, [OSError(errno.EMFILE, "Too many open files")] * 6
 
     def failing(*arguments, **named):

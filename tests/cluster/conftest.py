@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from gfsclient.cli.__main__ import main
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, running
 
 
 class Result(NamedTuple):
@@ -20,12 +20,8 @@ class Result(NamedTuple):
 @pytest.fixture(scope="module")
 def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one master and two chunk servers, for all tests of the module."""
-    made = Cluster(tmp_path_factory.mktemp("shared") / "cluster", masters=1, chunkservers=2)
-    try:
-        made.up()
+    with running(tmp_path_factory.mktemp("shared") / "cluster") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

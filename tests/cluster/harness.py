@@ -1,5 +1,6 @@
 """Clusters of real processes for tests: started by ``gfs up``, killed, paused, started again, and always ended."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +179,17 @@ class Cluster:
             timeout=timeout_seconds,
             check=False,
         )
+
+
+@contextlib.contextmanager
+def running(directory: Path, masters: int = 1, chunkservers: int = 2, gateways: int = 0) -> Iterator[Cluster]:
+    """A running cluster in a directory that does not exist yet."""
+    made = Cluster(directory, masters, chunkservers, gateways=gateways)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.stop()
 
 
 def wait_until(what: str, condition: Callable[[], bool], seconds: float = 30.0) -> None:

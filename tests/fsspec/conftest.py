@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from gfsclient.fsspec import GfsFileSystem
-from tests.cluster.harness import Cluster
+from tests.cluster.harness import Cluster, running
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,12 +18,8 @@ def _registered() -> None:
 @pytest.fixture(scope="module")
 def running_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster of one master and two chunk servers, for all tests of the module."""
-    made = Cluster(tmp_path_factory.mktemp("fsspec") / "cluster", masters=1, chunkservers=2)
-    try:
-        made.up()
+    with running(tmp_path_factory.mktemp("fsspec") / "cluster") as made:
         yield made
-    finally:
-        made.stop()
 
 
 @pytest.fixture

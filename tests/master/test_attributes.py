@@ -34,7 +34,7 @@ def removed(machine: Machine) -> int:
 def test_a_file_without_a_name_can_be_used_by_its_number() -> None:
     machine = Machine()
     inode = removed(machine)
-    queries = Queries(machine.state, Fleet(machine.state), machine.planner, lambda *_: b"")
+    queries = Queries(machine.state, Fleet(machine.state), machine.planner.namespace, lambda *_: b"")
     machine.do(msg.OpenForWrite(b"", inode), ALICE)
     chunk = machine.add_chunk(inode, 0)
     machine.do(msg.RecordLength(inode, (msg.ChunkLength(0, chunk, 5, 1),)), ALICE)
@@ -143,7 +143,7 @@ def test_trusted_attributes_are_roots_alone() -> None:
     machine.do(msg.Create(b"/file", mode=0o666, open=False), ALICE)
     machine.do(msg.SetXattr(b"/file", name=b"trusted.a", value=b"1"))
     machine.do(msg.SetXattr(b"/file", name=b"security.a", value=b"1"))
-    queries = Queries(machine.state, Fleet(machine.state), machine.planner, lambda *_: b"")
+    queries = Queries(machine.state, Fleet(machine.state), machine.planner.namespace, lambda *_: b"")
     with pytest.raises(NoSuchAttribute):
         queries.answer(msg.GetXattr(b"/file", name=b"trusted.a"), ALICE)
     assert queries.answer(msg.GetXattr(b"/file", name=b"security.a"), ALICE) == msg.Data(b"1")

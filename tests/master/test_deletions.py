@@ -134,7 +134,7 @@ def test_reports_of_corruption_take_no_endless_memory() -> None:
 
 def test_everything_in_the_trash_goes_in_records_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine()
-    monkeypatch.setattr("gfsmaster.planner.PURGED_ENTRIES_MAX", 3)
+    monkeypatch.setattr("gfsmaster.removal.PURGED_ENTRIES_MAX", 3)
     for number in range(5):
         machine.do(msg.Create(b"/%d" % number, open=False))
         machine.do(msg.MoveToTrash(b"/%d" % number))
@@ -146,7 +146,7 @@ def test_everything_in_the_trash_goes_in_records_of_bounded_size(monkeypatch: py
 
 def test_listings_go_on_although_the_last_entry_seen_is_gone() -> None:
     cluster = Cluster(1)
-    queries = Queries(cluster.state, cluster.fleet, cluster.machine.planner, lambda _chunk, _version: b"")
+    queries = Queries(cluster.state, cluster.fleet, cluster.machine.planner.namespace, lambda _chunk, _version: b"")
     made = [cluster.machine.attributes(msg.Create(b"/%d" % number)).inode for number in range(5)]
     first = queries.answer(msg.ListOpen(limit=2), ())
     assert isinstance(first, msg.OpenFiles)
@@ -167,7 +167,7 @@ def test_listings_go_on_although_the_last_entry_seen_is_gone() -> None:
 
 def test_the_open_files_of_others_do_not_end_the_list_of_ones_own() -> None:
     cluster = Cluster(1)
-    queries = Queries(cluster.state, cluster.fleet, cluster.machine.planner, lambda _chunk, _version: b"")
+    queries = Queries(cluster.state, cluster.fleet, cluster.machine.planner.namespace, lambda _chunk, _version: b"")
     for number in range(3):
         cluster.machine.do(msg.Create(b"/%d" % number))
     cluster.machine.do(msg.Mkdir(b"/bob", mode=0o777))

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gfsmaster.fleet import Server
 from gfsmaster.granting import Limits
 from gfsmaster.leases import ChunkLease
+from gfsmaster.servers import Server
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import TooFewServers
 from tests.master.test_repair import DISK, Cluster

@@ -168,6 +168,38 @@ def test_a_new_leader_lets_go_of_what_the_one_before_held() -> None:
     assert not lives(machine, inode)
 
 
+def test_every_file_lingers_while_it_is_not_known_what_others_read() -> None:
+    machine = Machine()
+    lingering = Lingering(machine.state, 0.0)
+    lingering.doubt(10.0)
+    for path, now, lingers in ((b"/first", 10.0, True), (b"/second", 10.0 + LINGER_SECONDS, False)):
+        inode = made(machine, path)
+        plan = machine.planner.plan(msg.Unlink(path), (), CLIENT, machine.now_ns)
+        assert isinstance(plan, tuple)
+        machine.log(lingering.keep(plan, lambda _slot: False, now), CLIENT)
+        assert lives(machine, inode) == lingers
+
+
+async def test_what_is_removed_lingers_while_clients_have_to_show_again_what_they_read() -> None:
+    log = HeldLog()
+    async with leading(log) as harness:
+        client, other = await harness.connect("client", CLIENT), await harness.connect("client", OTHER)
+        for path in (b"/first", b"/second", b"/third"):
+            await harness.change(client, msg.Create(path, open=False))
+        await other.call(msg.Watch(), 5)
+        await other.call(msg.Stat(b"/first", 1), 5)
+        await harness.change(client, msg.Unlink(b"/third"))
+        assert not harness.leader.state.writers.files_of(KEEPER), "all is known"
+        (watching,) = harness.leader.notices._untaken
+        harness.leader.disconnected(watching)
+        await harness.change(client, msg.Unlink(b"/first"))
+        assert len(harness.leader.state.writers.files_of(KEEPER)) == 1
+    async with leading(log, replayed(log), log.batches[-1].hash) as harness:
+        client = await harness.connect("client", CLIENT)
+        await client.call(msg.Unlink(b"/second"), 5, (), msg.Call(9, 9))
+        assert len(harness.leader.state.writers.files_of(KEEPER)) == 2
+
+
 def test_very_many_lingering_files_go_early(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LINGERING_MAX > 1
     monkeypatch.setattr("gfsmaster.lingering.LINGERING_MAX", 1)
@@ -179,12 +211,65 @@ def test_very_many_lingering_files_go_early(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(lingering.due(0.0)) == 1
 
 
+@pytest.mark.parametrize("entries", [1, 2, 3, 100])
+def test_files_of_a_removed_tree_linger_when_it_is_reclaimed(entries: int) -> None:
+    machine = Machine()
+    lingering = Lingering(machine.state, 0.0)
+    for directory in (b"/tree", b"/tree/a", b"/tree/a/b", b"/tree/empty", b"/tree/z"):
+        machine.do(msg.Mkdir(directory))
+    files = [made(machine, path) for path in (b"/tree/0", b"/tree/a/1", b"/tree/a/b/2", b"/tree/a/c", b"/tree/z/9")]
+    machine.do(msg.Link(b"/tree/a/1", target=b"/tree/a/also"))
+    others = [made(machine, b"/tree/other%d" % number) for number in range(3)]
+    kept = [machine.state.inodes.slot_of(inode) for inode in files]
+    machine.do(msg.RemoveTree(b"/tree"))
+    while machine.state.doomed:
+        machine.log(lingering.keep((op.Reclaim(entries),), kept.__contains__, 0.0))
+    assert all(lives(machine, inode) for inode in files)
+    assert not any(lives(machine, inode) for inode in others)
+    machine.check()
+    machine.log(lingering.due(LINGER_SECONDS))
+    assert not any(lives(machine, inode) for inode in files)
+    machine.check()
+
+
+def test_a_file_that_the_trash_gives_up_lingers() -> None:
+    machine = Machine()
+    lingering = Lingering(machine.state, 0.0)
+    kept, other = made(machine, b"/kept"), made(machine, b"/other")
+    for path in (b"/kept", b"/other"):
+        machine.do(msg.MoveToTrash(path, keep_seconds=60))
+    slot = machine.state.inodes.slot_of(kept)
+    machine.log(lingering.keep((op.PurgeTrash((kept, other)),), lambda found: found == slot, 0.0))
+    assert lives(machine, kept) and not lives(machine, other)
+    machine.log(lingering.due(LINGER_SECONDS))
+    assert not lives(machine, kept)
+    machine.check()
+
+
+async def test_a_reader_may_hold_a_file_of_a_tree_that_another_client_removes() -> None:
+    async with leading(HeldLog(), None, GENESIS_HASH) as harness:
+        client, watching = await harness.connect("client", CLIENT), await harness.connect("client", b"w" * 16)
+        await watching.call(msg.Watch(), 5)
+        await harness.change(client, msg.Mkdir(b"/tree"))
+        reply = await harness.change(client, msg.Create(b"/tree/file", open=False))
+        assert isinstance(reply, msg.AttributesReply)
+        await watching.call(msg.Stat(b"/tree/file"), 5)
+        await harness.change(client, msg.RemoveTree(b"/tree"))
+        state, inode = harness.leader.state, reply.attributes.inode
+        await until(lambda: not state.doomed)
+        await watching.call(msg.Hold(inode), 5, (), msg.Call(1, 1))
+        harness.clock.now += LINGER_SECONDS
+        await until(lambda: not state.writers.has(state.inodes.slot_of(inode), KEEPER))
+        assert state.inodes.slot_of(inode)
+
+
 async def test_the_leader_keeps_house_of_lingering_files() -> None:
     async with leading(HeldLog(), None, GENESIS_HASH) as harness:
-        harness.leader._others_keep = lambda _slot, peer: peer.hello.name == CLIENT
-        client = await harness.connect("client", CLIENT)
+        client, watching = await harness.connect("client", CLIENT), await harness.connect("client", b"w" * 16)
+        await watching.call(msg.Watch(), 5)
         reply = await harness.change(client, msg.Create(b"/file", open=False))
         assert isinstance(reply, msg.AttributesReply)
+        await watching.call(msg.Stat(b"/file"), 5)
         await harness.change(client, msg.Unlink(b"/file"))
         slot_of = harness.leader.state.inodes.slot_of
         assert slot_of(reply.attributes.inode)

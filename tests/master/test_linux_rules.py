@@ -101,7 +101,7 @@ def close_here(machine: Machine, user: User, inode: int, size: int) -> None:
 
 
 def query(machine: Machine, body: msg.RequestBody, user: User) -> msg.ReplyBody:
-    return Queries(machine.state, Fleet(machine.state), machine.planner, lambda *_: b"").answer(body, user)
+    return Queries(machine.state, Fleet(machine.state), machine.planner.namespace, lambda *_: b"").answer(body, user)
 
 
 # ------------------------------------------------------------------------------------------------------- the steps

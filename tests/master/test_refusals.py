@@ -93,7 +93,7 @@ async def test_a_chunk_index_out_of_range_is_refused_and_takes_no_memory(index: 
 
 
 async def test_summaries_have_a_limit_that_nothing_else_counts_against(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gfsmaster.leader.SUMMARIES_MAX", 1)
+    monkeypatch.setattr("gfsmaster.summaries.SUMMARIES_MAX", 1)
     async with leading() as harness:
         client = await harness.connect("client", CLIENT)
         harness.leader._start(asyncio.sleep(60))  # as a handover would

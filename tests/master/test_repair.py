@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gfsmaster import operations as op
-from gfsmaster.fleet import REPLICA, Fleet, Server
+from gfsmaster.fleet import REPLICA, Fleet
 from gfsmaster.granting import Granting, Limits
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.orders import Orders
 from gfsmaster.repair import Repair
+from gfsmaster.servers import Server
 from gfsprotocol import messages as msg
 from gfsprotocol.ids import GIB
 from tests.master.machine import Machine

@@ -31,7 +31,7 @@ class Served:
         self.machine = Machine()
         self.state = self.machine.state
         self.watches: Watches[str] = Watches(self.state, self.machine.planner.namespace)
-        self.queries = Queries(self.state, None, self.machine.planner, lambda _chunk, _version: b"")  # type: ignore[arg-type]
+        self.queries = Queries(self.state, None, self.machine.planner.namespace, lambda _chunk, _version: b"")  # type: ignore[arg-type]
         self.committed = self.state.sequence
         self.parked: list[tuple[int, str, object]] = []
         self.sent: dict[str, list[object]] = {}

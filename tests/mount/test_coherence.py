@@ -5,7 +5,10 @@ import os
 import time
 from collections.abc import Callable
 
+import pytest
+
 from gfsclient.mount.answers import Changes
+from gfsprotocol.errors import StaleHandle
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, attributes_of, mounts
 
@@ -113,3 +116,122 @@ async def test_nothing_is_kept_without_a_leader_that_tells() -> None:
         await mount.watcher.close()
         answer = await mount.operations.lookup(ROOT_INODE, b"file", ROOT)
         assert (answer.attributes_seconds, answer.entry_seconds) == (0.0, 0.0)
+
+
+async def test_a_file_that_another_has_rewritten_longer_is_written_on() -> None:
+    """What the writer here knows of the file's chunk is over, although the file is no shorter than it was."""
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"old")
+        mine, _ = await here.operations.open(inode, os.O_RDWR, ROOT)
+        await here.operations.write(mine, 3, b"er")
+        await here.operations.flush(mine)
+        theirs, _ = await there.operations.open(inode, os.O_WRONLY | os.O_TRUNC, ROOT)
+        await there.operations.write(theirs, 0, b"new content")
+        await there.finish(theirs)
+        await until("the notice is here", lambda: here.cache.freshness.changed_since(inode, here.cache.mark() - 1))
+        await here.operations.write(mine, 4, b"C")
+        await here.operations.fsync(mine)
+        assert await there.content(inode) == b"new Content"
+        await here.finish(mine)
+
+
+@pytest.mark.parametrize("size", [0, 2])
+async def test_what_was_cut_off_elsewhere_before_it_was_durable_is_no_error(size: int) -> None:
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"one")
+        number, _ = await here.operations.open(inode, os.O_WRONLY, ROOT)
+        await here.operations.write(number, 0, b"two")
+        await here.operations.flush(number)
+        await there.operations.setattr(inode, Changes(size=size), False, ROOT)
+        if size:
+            theirs, _ = await there.operations.open(inode, os.O_WRONLY, ROOT)
+            await there.operations.write(theirs, size, b"and more of it")
+            await there.operations.fsync(theirs)  # under a new lease, with which the cut is made
+            await there.finish(theirs)
+        await here.operations.fsync(number)
+        await here.finish(number)
+        await here.operations.close()
+        again, _ = await here.operations.open(inode, os.O_WRONLY, ROOT)
+        await here.operations.write(again, 0, b"three")
+        await here.operations.fsync(again)
+        assert await there.content(inode) == (b"three more of it" if size else b"three")
+        await here.finish(again)
+
+
+async def test_what_is_gathered_when_others_cut_the_file_is_written_behind_the_cut() -> None:
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"0123456789")
+        number, _ = await here.operations.open(inode, os.O_WRONLY, ROOT)
+        await here.operations.write(number, 0, b"a")
+        await here.operations.fsync(number)
+        mark = here.cache.mark()
+        await here.operations.write(number, 1, b"b")
+        await there.operations.setattr(inode, Changes(size=0), False, ROOT)
+        await until("the notice is here", lambda: here.cache.freshness.changed_since(inode, mark))
+        await here.operations.fsync(number)
+        assert await there.content(inode) == b"\0b"
+        await here.finish(number)
+
+
+async def test_a_name_that_the_kernel_remembers_wrongly_is_looked_up_again() -> None:
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"old")
+        await here.operations.close()
+        await there.operations.lookup(ROOT_INODE, b"file", ROOT)
+        reader, _ = await there.operations.open(inode, os.O_RDONLY, ROOT)
+        await here.write_file(b"new", b"new")
+        await here.operations.rename(ROOT_INODE, b"new", ROOT_INODE, b"file", False, False, ROOT)
+        file = there.operations.files.find(inode)
+        assert file is not None
+        await until("it is held", lambda: file.holds == 1)
+        file.is_removed = False  # as if the notice were still on its way
+        with pytest.raises(StaleHandle):
+            await there.operations.open(inode, os.O_RDONLY, ROOT)
+        by_descriptor, _ = await there.operations.open(inode, os.O_RDONLY, ROOT)
+        assert await there.operations.read(by_descriptor, 0, 10) == b"old"
+        await there.finish(by_descriptor)
+        await there.finish(reader)
+        await until("nobody needs it", lambda: there.operations.files.find(inode) is None)
+        with pytest.raises(StaleHandle):
+            await there.operations.open(inode, os.O_WRONLY, ROOT)
+
+
+async def test_a_removed_file_is_read_on_after_its_writers_have_closed_it() -> None:
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"content")
+        await here.operations.close()
+        reader, _ = await there.operations.open(inode, os.O_RDONLY, ROOT)
+        writer, _ = await there.operations.open(inode, os.O_WRONLY, ROOT)
+        await here.operations.unlink(ROOT_INODE, b"file", ROOT)
+        file = there.operations.files.find(inode)
+        assert file is not None
+        await until("it is held", lambda: file.holds == 1)
+        await there.finish(writer)
+        await until("it is closed", lambda: file.writer is None)
+        assert await there.operations.read(reader, 0, 100) == b"content"
+        await there.finish(reader)
+
+
+async def test_files_that_are_open_are_shown_to_the_leader_again_when_nothing_is_known_any_more() -> None:
+    async with mounts(2) as (cluster, [here, there]):
+        inode = await here.write_file(b"file", b"content")
+        gone = await here.write_file(b"gone", b"gone")
+        await here.operations.close()
+        reader, _ = await there.operations.open(inode, os.O_RDONLY, ROOT)
+        second, _ = await there.operations.open(gone, os.O_RDONLY, ROOT)
+        leader = cluster.harness.leader
+        peer = next(peer for peer in leader.notices._untaken if peer.hello.name == there.masters.client)
+        keeps = leader.notices._watches.others_keep
+        leader.notices._watches.add(peer)  # as with a new leader: it knows nothing of what was shown
+        slot = leader.state.inodes.slot_of(inode)
+        other = next(other for other in leader.notices._untaken if other is not peer)
+        assert not keeps(slot, other)
+        await here.operations.unlink(ROOT_INODE, b"gone", ROOT)
+        there.watcher._drop_everything()
+        file = there.operations.files.find(gone)
+        assert file is not None
+        await until("the file that was removed is held", lambda: file.holds == 1)
+        assert await there.operations.read(second, 0, 100) == b"gone"
+        await until("the other one is known again", lambda: keeps(slot, other))
+        await there.finish(reader)
+        await there.finish(second)

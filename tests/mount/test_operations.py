@@ -221,3 +221,35 @@ async def test_many_writers_of_one_file_and_of_many() -> None:
         assert await mount.content(inode) == b"".join(b"%c" % (65 + at) * 100 for at in range(20))
         inodes = await asyncio.gather(*(mount.write_file(b"many%d" % at, b"%d" % at) for at in range(50)))
         assert [await mount.content(inode) for inode in inodes] == [b"%d" % at for at in range(50)]
+
+
+async def test_a_listing_shows_what_was_changed_here_while_it_was_read() -> None:
+    """The kernel takes what it is told last: an entry from before a change would undo it for as long as it is kept."""
+    async with mounts() as (_, [mount]):
+        for number in range(20):
+            await mount.write_file(b"%02d" % number, b"")
+        await mount.operations.close()
+        directory = await mount.operations.opendir(ROOT_INODE, ROOT)
+        shown: dict[bytes, Answer] = {}
+        place = 0
+
+        async def read(room: int) -> None:
+            count = 0
+
+            def add(name: bytes, answer: Answer, after: int) -> bool:
+                nonlocal count, place
+                if count == room:
+                    return False
+                count, place, shown[name] = count + 1, after, answer
+                return True
+
+            await mount.operations.readdir(directory, place, add)
+
+        await read(5)
+        changed = await mount.operations.lookup(ROOT_INODE, b"15", ROOT)
+        await mount.operations.setattr(attributes_of(changed).inode, Changes(mode=0o600), False, ROOT)
+        await mount.operations.unlink(ROOT_INODE, b"17", ROOT)
+        await read(100)
+        assert stat.S_IMODE(attributes_of(shown[b"15"]).mode) == 0o600
+        assert b"17" not in shown
+        assert len(shown) == 2 + 20 - 1

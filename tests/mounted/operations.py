@@ -38,11 +38,14 @@ class Operation(NamedTuple):
 
 
 class Side:
-    """One of the directories. Its public methods are the operations; what they give back is compared."""
+    """One of the directories, which may have others beside it that are the same one.
 
-    def __init__(self, root: Path, sync_writes: bool) -> None:
+    Its public methods are the operations; what they give back is compared.
+    """
+
+    def __init__(self, root: Path, has_others: bool) -> None:
         self._root = root
-        self._sync_writes = sync_writes
+        self._has_others = has_others
         self._handles: dict[int, int] = {}
 
     def _path(self, path: str) -> Path:
@@ -86,6 +89,11 @@ class Side:
         os.unlink(self._path(path))
 
     def rename(self, path: str, target: str, flags: int) -> None:
+        if self._has_others:
+            # Linux says ESTALE if it is in the middle of a rename that it finds a directory which another mount has
+            # moved, and which is in use here: its __d_unalias needs the lock that rename(2) holds.
+            for one in (path, target):
+                attempt(os.lstat, self._path(one))
         renameat2(self._path(path), self._path(target), flags)
 
     def link(self, path: str, target: str) -> None:
@@ -145,7 +153,7 @@ class Side:
             return None
         os.lseek(descriptor, offset, os.SEEK_SET)
         written = os.write(descriptor, data)
-        if self._sync_writes:
+        if self._has_others:
             os.fsync(descriptor)
         return written
 

@@ -79,7 +79,7 @@ class _Replay:
     def __init__(self) -> None:
         self.state = State()
         self._planner = Planner(self.state)
-        self._queries = Queries(self.state, Fleet(self.state), self._planner, lambda _chunk, _version: b"")
+        self._queries = Queries(self.state, Fleet(self.state), self._planner.namespace, lambda _chunk, _version: b"")
 
     def explains(self, entry: Entry) -> bool:
         """Whether the state as it is gives the answer."""

@@ -217,7 +217,6 @@ class World:
             if newest > version:
                 assert fleet.newest_version(slot) >= newest
         assert not fleet._early
-        assert not fleet._early_count
         for server in fleet.servers:
             gone = {chunk for chunk in self.replicas[server.server] if chunk not in self.files}
             assert gone <= server.deletions.keys() | server.orphans.keys()
@@ -238,7 +237,7 @@ async def test_fault_16_reports_and_log_in_any_order_give_the_true_picture(seed:
 
 
 async def test_a_report_that_cannot_be_kept_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gfsmaster.fleet.EARLY_MAX", 2)
+    monkeypatch.setattr("gfsmaster.early.EARLY_MAX", 2)
     world = World(1)
     await world.tail()
     fleet = world.follower.fleet

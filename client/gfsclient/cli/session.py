@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 import click
 
 from gfsclient.cli.output import error_line
-from gfsprotocol.errors import ERRORS_BY_CODE, ConfigurationError, GfsError, NamespaceError
+from gfsprotocol.errors import ERRORS_BY_CODE, AttributesFull, ConfigurationError, GfsError, NamespaceError
 
 if TYPE_CHECKING:
     from gfsclient.config import ClientConfig
@@ -23,8 +23,9 @@ Parameters = ParamSpec("Parameters")
 _EXIT_CODE_BY_ERRNO = {
     kind.errno: kind.exit_code
     for kind in reversed(list(ERRORS_BY_CODE.values()))
-    if issubclass(kind, NamespaceError) and kind is not NamespaceError
+    if issubclass(kind, NamespaceError) and kind not in (NamespaceError, AttributesFull)
 }
+"""For what the local file system refuses. A full disk there is not an attribute too many here."""
 
 
 @dataclass

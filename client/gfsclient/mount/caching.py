@@ -57,6 +57,8 @@ class KernelCache:
 
     def __init__(self, kernel: Kernel) -> None:
         self.freshness: Freshness = Unwatched()
+        self.changes_here = 0
+        """Grows with each change that this mount has made: nobody tells us of those."""
         self._kernel = kernel
         self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         """(directory, name) -> inode, 0 for a name that is known to be missing."""
@@ -111,8 +113,13 @@ class KernelCache:
         """What the kernel was told last is under a name; None if it is not remembered."""
         return self._entries.get((directory, name))
 
+    def changed_here(self) -> None:
+        """Something was changed through this mount."""
+        self.changes_here += 1
+
     def renamed(self, directory: int, name: bytes) -> None:
         """A name was removed or replaced through this mount: the kernel knows, and nothing is remembered of it."""
+        self.changed_here()
         self._entries.pop((directory, name), None)
 
     # -------------------------------------------------------------------------------------------------------- pages
@@ -144,21 +151,21 @@ class KernelCache:
     # ------------------------------------------------------------------------------------------------- invalidation
 
     def invalidate(self, notice: Invalidate) -> None:
-        """Others have changed this: the kernel drops it."""
+        """Others have changed this: the kernel drops it, names first, so that none leads to what is known anew."""
+        for place in notice.names:
+            self._entries.pop(place, None)
+            self._kernel.drop_entry(*place)
         for inode in notice.inodes:
             self._inodes.pop(inode, None)
             self._pages.pop(inode, None)
             self._kernel.drop_inode(inode)
-        for place in notice.names:
-            self._entries.pop(place, None)
-            self._kernel.drop_entry(*place)
 
     def drop_everything(self) -> None:
         """Nothing is known to be true any more."""
-        for inode in self._inodes.keys() | self._pages.keys():
-            self._kernel.drop_inode(inode)
         for place in self._entries:
             self._kernel.drop_entry(*place)
+        for inode in self._inodes.keys() | self._pages.keys():
+            self._kernel.drop_inode(inode)
         self._entries.clear()
         self._inodes.clear()
         self._pages.clear()

@@ -9,6 +9,8 @@ from gfsclient.user import User
 from gfsprotocol.messages import Entry, List, Listing
 
 PAGE_ENTRIES: Final = 1000
+PAGE_ENTRIES_CHANGING: Final = 64
+"""While files are changed here, what is fetched ahead is soon old."""
 DOTS: Final = 2
 """Places 1 and 2 are those after "." and ".."."""
 
@@ -37,6 +39,8 @@ class OpenDirectory:
     """Those listed so far."""
     _ahead: deque[Listed] = field(default_factory=deque)
     _is_complete: bool = False
+    _changes: int = -1
+    """What :attr:`~gfsclient.mount.caching.KernelCache.changes_here` was when the entries ahead were asked for."""
 
     def rewind(self) -> None:
         """To be listed anew, as it is now."""
@@ -44,16 +48,23 @@ class OpenDirectory:
         self._ahead.clear()
         self._is_complete = False
 
-    async def next(self, masters: Masters, place: int, mark: int) -> Listed | None:
-        """The entry at ``place``, which some :class:`Listed` named, or DOTS for the first; None at the end."""
+    async def next(self, masters: Masters, place: int, mark: int, changes: int) -> Listed | None:
+        """The entry at ``place``, which some :class:`Listed` named, or DOTS for the first; None at the end.
+
+        ``changes`` counts what this mount has changed: entries from before it are asked for anew, for the kernel would
+        take them for newer than what it was answered then.
+        """
         index = place - DOTS
-        if index < len(self._names):
-            self._ahead.clear()  # the reader went back: from there on it is listed anew
+        limit = PAGE_ENTRIES
+        if index < len(self._names) or (self._ahead and changes != self._changes):
+            limit = PAGE_ENTRIES_CHANGING
+            self._ahead.clear()  # the reader went back, or this is old: from there on it is listed anew
             self._is_complete = False
             del self._names[index:]
         if not self._ahead and not self._is_complete:
             after = self._names[-1] if self._names else b""
-            page = await masters.expect(List(b"", self.inode, after=after, limit=PAGE_ENTRIES), Listing, user=self.user)
+            self._changes = changes
+            page = await masters.expect(List(b"", self.inode, after=after, limit=limit), Listing, user=self.user)
             self._is_complete = not page.more
             first = DOTS + len(self._names) + 1
             self._ahead.extend(Listed(entry, first + number, mark) for number, entry in enumerate(page.entries))

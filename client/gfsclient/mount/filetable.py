@@ -8,7 +8,7 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.mount.caching import KernelCache
-from gfsclient.mount.openfiles import Handle, OpenFile
+from gfsclient.mount.openfiles import Access, Handle, OpenFile
 from gfsclient.mount.reading import Readers
 from gfsclient.user import User
 from gfsprotocol.errors import GfsError, StaleHandle
@@ -17,7 +17,9 @@ log = logging.getLogger(__name__)
 
 CLOSING_MAX: Final = 256
 """So many files may wait for their end in the background; then opening another for writing waits, too."""
-CLOSING_AT_ONCE: Final = 8
+SETTLING_AT_ONCE: Final = 8
+GATHER_SECONDS: Final = 0.02
+"""Files that were closed within so long of each other are ended together: their records share a commit of the log."""
 LOST_MAX: Final = 1024
 """Files of which an error is remembered that came when no program had them open any more."""
 
@@ -34,7 +36,8 @@ class FileTable:
         self._readers = Readers()
         self._lost: dict[int, GfsError] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._turn = asyncio.Semaphore(CLOSING_AT_ONCE)
+        self._turn = asyncio.Semaphore(SETTLING_AT_ONCE)
+        self._next_round: asyncio.Event | None = None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -60,12 +63,18 @@ class FileTable:
             yield file
         finally:
             file.users -= 1
-            self._end_if_unused(file)
+            self.end_if_unused(file)
 
-    def add(self, file: OpenFile, reads: bool, writes: bool, appends: bool, user: User) -> Handle:
-        handle = Handle(file, reads, writes, appends, user)
-        if writes:
-            handle.error = self._lost.pop(file.inode, None)
+    def inodes(self) -> list[int]:
+        """Those of the files that are open, or still being closed."""
+        return list(self._files)
+
+    def add(self, file: OpenFile, access: Access, user: User) -> Handle:
+        """A new handle. One that writes is to tell what nobody was told of, if it has not just cut that off."""
+        handle = Handle(file, access, user)
+        if access.writes:
+            error = self._lost.pop(file.inode, None)
+            handle.error = None if access.truncates else error
         handle.number = self._next_number
         self._next_number += 1
         self._handles[handle.number] = handle
@@ -76,14 +85,21 @@ class FileTable:
         """The last descriptor of a handle is closed: if it was the file's last one, the file is ended behind us."""
         del self._handles[handle.number]
         handle.file.handles.discard(handle)
-        self._end_if_unused(handle.file)
+        self.end_if_unused(handle.file)
 
     async def make_room(self) -> None:
         """Waits while too many files are being closed."""
         while len(self._closing) >= CLOSING_MAX:
             await asyncio.wait(self._closing, return_when=asyncio.FIRST_COMPLETED)
 
-    def _end_if_unused(self, file: OpenFile) -> None:
+    def tell_lost(self, inode: int) -> None:
+        """Raises the error that came when no program had the file open for writing, if nobody was told of it."""
+        error = self._lost.pop(inode, None)
+        if error is not None:
+            raise error
+
+    def end_if_unused(self, file: OpenFile) -> None:
+        """Ends behind us what no handle of the file needs any more."""
         if file.users or file.is_writing or (file.handles and file.writer is None):
             return
         if file.writer is None and not file.holds:
@@ -99,20 +115,57 @@ class FileTable:
             del self._files[file.inode]
 
     async def _end(self, file: OpenFile) -> None:
-        async with self._turn, file.lock:
-            if file.users or file.is_writing:
-                return  # it was opened again meanwhile
+        """Behind the program's back: nothing here is waited for by anyone, unless the file is opened again."""
+        await self._settle(file)
+        async with file.lock:
+            if self._is_used(file):
+                return
             try:
                 await file.end_writing()
-                if not file.handles:
-                    await file.release_holds()
             except GfsError as error:
-                log.warning("inode %d: what was written last may be lost: %s", file.inode, error.message)
-                if len(self._lost) >= LOST_MAX:
-                    del self._lost[next(iter(self._lost))]
-                self._lost[file.inode] = error
+                self._remember(file, error)
+            if not file.handles:
+                await file.release_holds()
             if file.writer is None and not file.holds:
                 self._drop(file)
+
+    async def _settle(self, file: OpenFile) -> None:
+        """Makes durable what was written, together with what else is closed at this time."""
+        await self._round()
+        if file.is_settled:
+            return
+        async with self._turn, file.lock:
+            if self._is_used(file):
+                return
+            try:
+                await file.settle()
+            except GfsError as error:
+                self._remember(file, error)
+        await self._round()
+
+    def _remember(self, file: OpenFile, error: GfsError) -> None:
+        """Whoever opens the file for writing next, or syncs it, is told."""
+        log.warning("inode %d: what was written last may be lost: %s", file.inode, error.message)
+        if len(self._lost) >= LOST_MAX:
+            del self._lost[next(iter(self._lost))]
+        self._lost[file.inode] = error
+
+    @staticmethod
+    def _is_used(file: OpenFile) -> bool:
+        """Whether it was opened again meanwhile."""
+        return bool(file.users) or file.is_writing
+
+    async def _round(self) -> None:
+        """Returns when it is time for all who wait here."""
+        if self._next_round is None:
+            self._next_round = asyncio.Event()
+            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._begin_round)
+        await self._next_round.wait()
+
+    def _begin_round(self) -> None:
+        if self._next_round is not None:
+            self._next_round.set()
+            self._next_round = None
 
     async def close(self) -> None:
         """Ends all files, durably; errors are in the log."""

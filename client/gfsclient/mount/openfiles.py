@@ -9,6 +9,7 @@ Belongs to the event loop. ``OpenFile.lock`` is held while the writer is used or
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +24,7 @@ from gfsclient.mount.ranges import Ranges
 from gfsclient.mount.reading import FileReads, Readers
 from gfsclient.user import User
 from gfsclient.writer import FileWriter
-from gfsprotocol.errors import GfsError
+from gfsprotocol.errors import GfsError, StaleHandle
 from gfsprotocol.messages import (
     Attributes,
     AttributesReply,
@@ -41,14 +42,28 @@ NEVER: Final = -1
 """As a mark: before every notice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a file is opened for."""
+
+    reads: bool
+    writes: bool
+    appends: bool
+    truncates: bool
+
+
+def access_of(flags: int) -> Access:
+    """Of the flags of open(2)."""
+    mode = flags & os.O_ACCMODE
+    return Access(mode != os.O_WRONLY, mode != os.O_RDONLY, bool(flags & os.O_APPEND), bool(flags & os.O_TRUNC))
+
+
 @dataclass(eq=False)
 class Handle:
     """One open file description."""
 
     file: "OpenFile"
-    reads: bool
-    writes: bool
-    appends: bool
+    access: Access
     user: User
     error: GfsError | None = None
     """Why something written was lost, if this handle has not told it yet."""
@@ -67,6 +82,7 @@ class OpenFile:
         self.holds = 0
         """Registrations that keep the inode alive although its last name is gone."""
         self.is_removed = False
+        """Whether it is known here that it has no name."""
         self.writer: FileWriter | None = None
         self._attributes: Attributes | None = None
         """What the master said last."""
@@ -83,7 +99,7 @@ class OpenFile:
 
     @property
     def is_writing(self) -> bool:
-        return any(handle.writes for handle in self.handles)
+        return any(handle.access.writes for handle in self.handles)
 
     @property
     def is_dirty(self) -> bool:
@@ -119,26 +135,36 @@ class OpenFile:
 
     async def open_for_writing(self, user: User, truncates: bool) -> Attributes:
         """Makes us a writer of the file. With the lock."""
-        mark = self._cache.mark()
-        if self.writer is None:
-            body = OpenForWrite(b"", self.inode, truncate=truncates)
-            attributes = (await self._core.masters.expect(body, AttributesReply, user=user)).attributes
-            self.begin_writing(attributes)
-        elif truncates:
-            attributes = await self._core.in_thread(self.writer.truncate, 0)
-            self.flushed()
-        else:
+        if self.writer is not None and not truncates:
             return (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=user)).attributes
-        self._measured_at = mark
-        self.learn(attributes)
+        mark = self._cache.mark()
+        body = OpenForWrite(b"", self.inode, truncate=truncates)
+        attributes = (await self._core.masters.expect(body, AttributesReply, user=user)).attributes
         if truncates:
+            self._cache.changed_here()
+            await self.give_up_writing()  # of what was there: the master has cut it off
             self.forget_reads()
+        self.begin_writing(attributes, mark)
         return attributes
 
-    def begin_writing(self, attributes: Attributes, first: FirstLease | None = None) -> None:
-        """The master has registered us as a writer; ``first`` is the lease that came with a new file."""
-        self.writer = FileWriter(self._core, attributes, first)
+    def require_name(self, attributes: Attributes) -> None:
+        """At an open: StaleHandle if the file has no name any more, unless it is really this file that is meant.
+
+        The kernel may remember a name that others have removed or given to another file a moment ago; told of this
+        error it looks the name up and opens what is there. If it comes again, it is by a descriptor (/proc/PID/fd).
+        """
+        if attributes.links:
+            return
+        was_known, self.is_removed = self.is_removed, True
+        if not self.handles or not was_known:
+            raise StaleHandle(f"inode {self.inode} has no name any more")
+
+    def begin_writing(self, attributes: Attributes, mark: int, first: FirstLease | None = None) -> None:
+        """The master, asked at ``mark``, has registered us as a writer; ``first`` is the lease that came with a new
+        file."""
+        self.writer = FileWriter(self._core, attributes, first, follows_cuts=True)
         self._core.count_writer(1)
+        self._measured_at = mark
         self.learn(attributes)
 
     # ---------------------------------------------------------------------------------------------------------- reading
@@ -195,8 +221,8 @@ class OpenFile:
                 writer = self.writer
                 assert writer is not None
             if self._may_have_changed(handle):
-                writer = await self._measure(writer)
-            if handle.appends and offset != writer.end:
+                await self._measure(handle, writer)
+            if handle.access.appends and offset != writer.end:
                 offset = writer.end  # the kernel knows only of appends made here
                 self._cache.drop_pages(self.inode)
             self._unflushed.add(offset, offset + len(data))
@@ -211,28 +237,35 @@ class OpenFile:
         An append must not rely on a notice that may be on its way: what was appended elsewhere, and is known to be, is
         not to be overwritten. While something of ours is unflushed the next one belongs behind it.
         """
-        if handle.appends:
-            return not self.is_dirty
+        return (handle.access.appends and not self.is_dirty) or self._was_changed()
+
+    def _was_changed(self) -> bool:
         return self._cache.freshness.is_current and not self._cache.is_fresh(self.inode, self._measured_at)
 
-    async def _measure(self, writer: FileWriter) -> FileWriter:
-        """How long the file is now. The writer to go on with, which is a new one if others have cut the file."""
+    async def _measure(self, handle: Handle | None, writer: FileWriter) -> None:
+        """Asks how long the file is now. If others have cut it, chunks that the writer knows may not be the file's."""
+        begins_anew = self._was_changed()
+        if begins_anew:
+            await self._guarded(handle, writer.begin_anew)
         mark = self._cache.mark()
-        attributes = (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
-        if attributes.size < writer.end and not self.is_dirty:
-            await self.end_writing()  # it knows chunks that are no longer the file's
-            await self.open_for_writing(ROOT, truncates=False)
-            assert self.writer is not None
-            writer = self.writer
-        writer.end = max(writer.end, attributes.size)
+        attributes = await self._stat()
+        if attributes.size < writer.end and not begins_anew:
+            await self._guarded(handle, writer.begin_anew)
+            attributes = await self._stat()
+        writer.learn_size(attributes.size)
+        self.forget_reads()
         self._measured_at = mark
-        return writer
+
+    async def _stat(self) -> Attributes:
+        return (await self._core.masters.expect(Stat(b"", self.inode), AttributesReply, user=ROOT)).attributes
 
     async def flush(self, sync: bool = False, handle: Handle | None = None) -> None:
         """All replicas have what was written, and others see it; with ``sync`` it is durable. With the lock."""
         writer = self.writer
         if writer is None or not (sync or self.is_dirty):
             return
+        if self._was_changed():
+            await self._measure(handle, writer)
         await self._guarded(handle, lambda: writer.flush(sync))
         self.flushed()
 
@@ -240,6 +273,7 @@ class OpenFile:
         """What was written has reached the master, and what the kernel has of the file is as it is there."""
         if not self.is_dirty:
             return
+        self._cache.changed_here()
         self._unflushed.clear()
         self.forget_reads()
         recorded = self.writer.recorded if self.writer is not None else None
@@ -268,7 +302,7 @@ class OpenFile:
             await self._core.in_thread(work)
         except GfsError as error:
             for other in self.handles:
-                if other is not handle and other.writes:
+                if other is not handle and other.access.writes:
                     other.error = error
             await self.give_up_writing()
             raise
@@ -284,6 +318,8 @@ class OpenFile:
         self._core.count_writer(-1)
         try:
             await self._core.in_thread(writer.abort)
+        except StaleHandle as error:
+            log.info("inode %d: others have cut off what was written: %s", self.inode, error.message)
         except GfsError as error:
             log.warning("inode %d stays open at the master until this mount ends: %s", self.inode, error.message)
 
@@ -295,26 +331,56 @@ class OpenFile:
 
     # ------------------------------------------------------------------------------------------------------------- end
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the registration as a writer may be ended without waiting for chunk servers."""
+        return self.writer is None or self.writer.is_settled or self._is_forgotten
+
+    @property
+    def _is_forgotten(self) -> bool:
+        return self.is_removed and not self.handles
+
+    async def settle(self) -> None:
+        """Makes all durable, as the last thing before :meth:`end_writing`. With the lock."""
+        writer = self.writer
+        if writer is None or self.is_settled:
+            return
+        try:
+            await self._core.in_thread(writer.settle)
+        except BaseException:
+            self._forget_writer()
+            raise
+
     async def end_writing(self) -> None:
         """Makes all durable and ends our registration as a writer. With the lock."""
         writer = self.writer
         if writer is None:
             return
-        if self.is_removed and not self.handles:
+        if self._is_forgotten:
             await self.give_up_writing()
             return
         try:
-            attributes = await self._core.in_thread(writer.close)
+            if writer.is_settled:
+                reply = await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
+                attributes = reply.attributes
+            else:
+                attributes = await self._core.in_thread(writer.close)
         finally:
-            self._core.count_writer(-1)
-            self.writer = None
-            self._unflushed.clear()
-            self.forget_reads()
+            self._forget_writer()
         self.learn(attributes)
 
+    def _forget_writer(self) -> None:
+        self._core.count_writer(-1)
+        self.writer = None
+        self._unflushed.clear()
+        self.forget_reads()
+
     async def release_holds(self) -> None:
-        """The inode need not live for our sake any more."""
+        """The inode need not live for our sake any more. With the lock."""
         holds, self.holds = self.holds, 0
         for _ in range(holds):
             self._core.count_writer(-1)
-            await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
+            try:
+                await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
+            except GfsError as error:
+                log.warning("inode %d stays open at the master until this mount ends: %s", self.inode, error.message)

@@ -4,13 +4,11 @@ Each takes the caller as a :data:`~gfsclient.user.User` and raises the errors of
 OSError for what this file system does not have. What is answered says for how many seconds it may be kept.
 """
 
-import asyncio
 import errno
-import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Final
 
 from gfsclient.core import Core
@@ -18,19 +16,21 @@ from gfsclient.leases import FirstLease
 from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
-from gfsclient.mount.directories import DOTS, OpenDirectory
+from gfsclient.mount.directories import DOTS, Listed, OpenDirectory
+from gfsclient.mount.expected import ExpectedDirectories
 from gfsclient.mount.filetable import FileTable
-from gfsclient.mount.openfiles import NEVER, Handle, OpenFile
+from gfsclient.mount.holding import Holding
+from gfsclient.mount.openfiles import NEVER, Handle, OpenFile, access_of
 from gfsclient.user import User
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import GfsError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle
+from gfsprotocol.errors import NoSuchAttribute, NotFound, NotPermitted, StaleHandle
 from gfsprotocol.messages import Attributes, AttributesReply
-
-log = logging.getLogger(__name__)
 
 MODE_BITS: Final = 0o7777
 CAPABILITY: Final = b"security.capability"
 NOW_WITHIN_NS: Final = 10_000_000
+OPENING_SECONDS: Final = 1.0
+"""For so long the kernel may keep the attributes of a file that a program creates."""
 
 
 class Operations:
@@ -41,9 +41,10 @@ class Operations:
         self._core = core
         self._masters = core.masters
         self._cache = cache
+        self._expected = ExpectedDirectories(core.masters, cache)
         self._directories: dict[int, OpenDirectory] = {}
         self._next_directory = 1
-        self._background: set[asyncio.Task[None]] = set()
+        self._holding = Holding(core, self.files)
 
     # ----------------------------------------------------------------------------------------------------------- names
 
@@ -82,10 +83,12 @@ class Operations:
     async def unlink(self, parent: int, name: bytes, user: User) -> None:
         """Removes a name; a file that is open here lives on until it is closed."""
         body = msg.Unlink(name, parent, hold=self._may_be_open(parent, name))
-        self._removed(await self._masters.call(body, user=user))
+        self._expected.changes(parent)
+        self._holding.removed_here(await self._masters.call(body, user=user))
         self._cache.renamed(parent, name)
 
     async def rmdir(self, parent: int, name: bytes, user: User) -> None:
+        self._expected.changes(parent)
         await self._masters.expect(msg.Rmdir(name, parent), msg.Done, user=user)
         self._cache.renamed(parent, name)
 
@@ -95,7 +98,9 @@ class Operations:
         """rename(2) and renameat2(2); a file that is replaced and open here lives on until it is closed."""
         hold = not exchange and self._may_be_open(new_parent, new_name)
         body = msg.Rename(name, parent, new_name, new_parent, no_replace, exchange, hold)
-        self._removed(await self._masters.call(body, user=user))
+        self._expected.forget_all()  # what is moved may be one of them
+        self._expected.changes(parent, new_parent)
+        self._holding.removed_here(await self._masters.call(body, user=user))
         self._cache.renamed(parent, name)
         self._cache.renamed(new_parent, new_name)
 
@@ -105,40 +110,16 @@ class Operations:
         inode = self._cache.inode_at(parent, name)
         return inode is None or self.files.find(inode) is not None
 
-    def _removed(self, reply: msg.ReplyBody) -> None:
-        """If we were registered as a writer of a file that lost its last name: that ends when it is closed here."""
-        if not isinstance(reply, msg.Removed) or not reply.held:
-            return
-        self._core.count_writer(1)
-        file = self.files.find(reply.inode)
-        if file is not None:
-            file.holds += 1
-            file.is_removed = True
-        else:
-            self._in_background(self._let_go(reply.inode))
-
-    async def _let_go(self, inode: int) -> None:
-        try:
-            await self._attributes(msg.Close(inode), ROOT)
-        finally:
-            self._core.count_writer(-1)
-
-    async def _hold(self, inode: int) -> None:
-        """Others have removed a file that is open here: it is to live on."""
-        async with self.files.using(inode) as file:
-            file.is_removed = True
-            if file.writer is not None or file.holds:
-                return
-            await self._attributes(msg.Hold(inode), ROOT)
-            self._core.count_writer(1)
-            file.holds += 1
-
     def invalidate(self, notice: msg.Invalidate) -> None:
         """Others have changed this: the kernel drops it, and files that are open here and were removed are held."""
         self._cache.invalidate(notice)
         for inode in notice.removed:
-            if self.files.find(inode) is not None:
-                self._in_background(self._hold(inode))
+            self._holding.removed_elsewhere(inode)
+
+    def drop_everything(self) -> None:
+        """Others may have changed anything."""
+        self._cache.drop_everything()
+        self._holding.doubt()
 
     # ------------------------------------------------------------------------------------------------------ attributes
 
@@ -148,6 +129,9 @@ class Operations:
         if file is not None and file.is_dirty:
             async with self.files.using(inode), file.lock:
                 await file.flush()
+        expected = self._expected.take(inode)
+        if expected is not None:
+            return self._answer(*expected)
         mark = self._cache.mark()
         return self._answer(await self._attributes(msg.Stat(b"", inode), user), mark)
 
@@ -156,6 +140,7 @@ class Operations:
 
         What was written before is flushed, lest it changes the times again.
         """
+        self._expected.forget(inode)
         async with self.files.using(inode) as file, file.lock:
             await file.flush()
             mark = self._cache.mark()
@@ -173,6 +158,7 @@ class Operations:
             if changes.size is None or rest != msg.SetAttributes(b"", inode):
                 attributes = await self._set_attributes(rest, user)
             file.learn(attributes)
+            self._cache.changed_here()
             self._cache.pages_stay(attributes, mark)
             return self._answer(attributes, mark)
 
@@ -231,7 +217,9 @@ class Operations:
 
     async def setxattr(self, inode: int, name: bytes, value: bytes, user: User) -> None:
         _check_namespace(name)
+        self._expected.forget(inode)
         await self._masters.expect(msg.SetXattr(b"", inode, name, value), msg.Done, user=user)
+        self._cache.changed_here()
         file = self.files.find(inode)
         if file is not None:
             file.has_no_capability_at = NEVER
@@ -241,7 +229,9 @@ class Operations:
 
     async def removexattr(self, inode: int, name: bytes, user: User) -> None:
         _check_namespace(name)
+        self._expected.forget(inode)
         await self._masters.expect(msg.RemoveXattr(b"", inode, name), msg.Done, user=user)
+        self._cache.changed_here()
 
     # ----------------------------------------------------------------------------------------------------- directories
 
@@ -267,12 +257,15 @@ class Operations:
             if not add(name, await self._dot(directory, name), place + 1):
                 return
             place += 1
-        while (listed := await directory.next(self._masters, place, self._cache.mark())) is not None:
+        while (listed := await self._next_of(directory, place)) is not None:
             answer = self._entry(directory.inode, listed.entry.name, listed.entry.attributes, listed.mark)
             if not add(listed.entry.name, answer, listed.place):
                 return
             directory.took()
             place = listed.place
+
+    async def _next_of(self, directory: OpenDirectory, place: int) -> Listed | None:
+        return await directory.next(self._masters, place, self._cache.mark(), self._cache.changes_here)
 
     async def _dot(self, directory: OpenDirectory, name: bytes) -> Answer:
         return Answer(await self._attributes(msg.Stat(name, directory.inode), ROOT), 0.0)
@@ -282,25 +275,34 @@ class Operations:
     async def create(self, parent: int, name: bytes, mode: int, flags: int, user: User) -> tuple[int, Answer]:
         """Makes a regular file and opens it, or opens the one that is there: the handle's number, and what it is."""
         await self.files.make_room()
+        access = access_of(flags)
         mark = self._cache.mark()
         body = self._create_body(parent, name, mode, bool(flags & os.O_EXCL), is_open=True, flags=flags)
         asked = time.monotonic()
+        self._expected.changes(parent)
         reply = await self._masters.expect(body, AttributesReply, user=user)
         attributes = reply.attributes
         first = FirstLease(reply.lease, asked) if reply.lease is not None else None
         async with self.files.using(attributes.inode) as file, file.lock:
-            if flags & os.O_TRUNC:
+            if access.truncates:
                 await file.give_up_writing()  # of what was there: the master has cut it off
             if file.writer is None:
-                file.begin_writing(attributes, first)
+                file.begin_writing(attributes, mark, first)
                 if not attributes.size:
                     file.has_no_capability_at = mark
             else:
                 file.holds += 1  # a program here writes to it already: this is one registration more
                 self._core.count_writer(1)
-            handle = self._handle(file, flags, user)
+            handle = self.files.add(file, access, user)
+        self._cache.changed_here()
         self._cache.pages_are_of(attributes)
-        return handle.number, self._entry(parent, name, attributes, mark)
+        answer = self._entry(parent, name, attributes, mark)
+        if not file.is_dirty:
+            # The kernel wants them once more before it lets the program have the file. Not for long: it drops them when
+            # the program writes, but not when it writes to memory that is mapped.
+            seconds = min(OPENING_SECONDS, self._cache.keeps_inode(attributes.inode, mark))
+            answer = answer._replace(attributes_seconds=seconds)
+        return handle.number, answer
 
     def _create_body(
         self, parent: int, name: bytes, mode: int, exclusive: bool, is_open: bool, flags: int = 0
@@ -320,29 +322,26 @@ class Operations:
 
     async def open(self, inode: int, flags: int, user: User) -> tuple[int, bool]:
         """Opens a regular file: the handle's number, and whether the kernel's pages of it are still good."""
-        writes = flags & os.O_ACCMODE != os.O_RDONLY
-        if writes:
+        access = access_of(flags)
+        if access.writes:
             await self.files.make_room()
         async with self.files.using(inode) as file:
-            if writes or flags & os.O_TRUNC:
+            if access.writes or access.truncates:
                 async with file.lock:
-                    attributes = await file.open_for_writing(user, bool(flags & os.O_TRUNC))
-                    handle = self._handle(file, flags, user)
+                    attributes = await file.open_for_writing(user, access.truncates)
+                    file.require_name(attributes)
+                    handle = self.files.add(file, access, user)
             else:
                 if file.is_dirty:
                     async with file.lock:
                         await file.flush()
                 attributes = await file.open_for_reading()
-                handle = self._handle(file, flags, user)
+                file.require_name(attributes)
+                handle = self.files.add(file, access, user)
             is_kept = self._cache.pages_are_good(attributes)
         if not attributes.links:
-            await self._hold(inode)  # it was removed before we had it open, and nobody may have told us
+            await self._holding.hold(inode)
         return handle.number, is_kept
-
-    def _handle(self, file: OpenFile, flags: int, user: User) -> Handle:
-        access = flags & os.O_ACCMODE
-        reads, writes = access != os.O_WRONLY, access != os.O_RDONLY
-        return self.files.add(file, reads, writes, bool(flags & os.O_APPEND), user)
 
     async def read(self, number: int, offset: int, count: int) -> bytes:
         return await self.files[number].file.read(offset, count)
@@ -361,12 +360,14 @@ class Operations:
         await self._settle(self.files[number], sync=True)
 
     async def _settle(self, handle: Handle, sync: bool) -> None:
-        if not handle.writes and not sync:
+        if not handle.access.writes and not sync:
             return
         file = handle.file
         async with file.lock:
             file.tell(handle)
             await file.flush(sync, handle)
+            if sync:
+                self.files.tell_lost(file.inode)
 
     async def release(self, number: int) -> None:
         """The last descriptor of a handle is closed; what is left to do for the file is done behind us."""
@@ -375,8 +376,8 @@ class Operations:
     async def close(self) -> None:
         """Ends all that is open, durably."""
         await self.files.close()
-        if self._background:
-            await asyncio.wait(self._background)
+        await self._holding.close()
+        await self.files.close()
 
     # ---------------------------------------------------------------------------------------------------------- common
 
@@ -385,7 +386,10 @@ class Operations:
 
     async def _made(self, parent: int, name: bytes, body: msg.RequestBody, user: User) -> Answer:
         mark = self._cache.mark()
-        return self._entry(parent, name, await self._attributes(body, user), mark)
+        self._expected.changes(parent)
+        attributes = await self._attributes(body, user)
+        self._cache.changed_here()
+        return self._entry(parent, name, attributes, mark)
 
     def _entry(self, parent: int, name: bytes, attributes: Attributes, mark: int) -> Answer:
         seconds = self._cache.keeps_entry(parent, name, attributes.inode, mark)
@@ -397,17 +401,6 @@ class Operations:
         if file is not None and (file.is_dirty or file.writer is not None):
             return Answer(file.shown(attributes), 0.0)
         return Answer(attributes, self._cache.keeps_inode(attributes.inode, mark))
-
-    def _in_background(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(self._quietly(work))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _quietly(self, work: Coroutine[None, None, None]) -> None:
-        try:
-            await work
-        except GfsError as error:
-            log.warning("%s", error.message)
 
 
 def _check_namespace(name: bytes) -> None:

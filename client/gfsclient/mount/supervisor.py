@@ -127,10 +127,12 @@ class Supervisor:
         while True:
             started = time.monotonic()
             status = self._serve_in_child()
-            if self._is_stopping or status == 0:
+            if status == 0:
+                return
+            self._clear()
+            if self._is_stopping:
                 return
             log.error("the mount's process ended (%s), and is started again", _reason(status))
-            self._clear()
             self._pause(time.monotonic() - started)
 
     def _serve_in_child(self) -> int:
@@ -141,6 +143,8 @@ class Supervisor:
             os.close(reader)
             os._exit(self._be_child(writer))
         os.close(writer)
+        if self._is_stopping:
+            os.kill(self._child, signal.SIGTERM)  # we were told to stop before there was anyone to pass it on to
         answer = _answer(reader)
         if answer == _READY and not self._was_ready:
             self._was_ready = True
@@ -157,6 +161,8 @@ class Supervisor:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
+        if self._is_stopping:
+            return 0  # it came before
         try:
             serve(self._plan, ready)
         except GfsError as error:

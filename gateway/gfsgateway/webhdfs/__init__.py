@@ -2,7 +2,8 @@
 
 from gfsgateway.config import GatewayConfig
 from gfsgateway.routes import Router
-from gfsgateway.webhdfs.service import OPERATIONS, PREFIX, WebHdfs
+from gfsgateway.webhdfs.ask import PREFIX
+from gfsgateway.webhdfs.service import OPERATIONS, WebHdfs
 
 
 def add_routes(router: Router, config: GatewayConfig) -> None:

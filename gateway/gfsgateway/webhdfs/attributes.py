@@ -10,7 +10,7 @@ from typing import Final
 from aiohttp import web
 
 from gfsgateway.webhdfs.ask import Ask, Operation, answer, nothing
-from gfsgateway.webhdfs.exceptions import ACL, HADOOP_ILLEGAL_ARGUMENT, XATTR_NOT_FOUND, HdfsRefusal, bad_parameter
+from gfsgateway.webhdfs.exceptions import ACL, HADOOP_ILLEGAL_ARGUMENT, IO, XATTR_NOT_FOUND, HdfsRefusal, bad_parameter
 from gfsgateway.webhdfs.statuses import PERMISSIONS
 from gfsprotocol.errors import AlreadyExists, NoSuchAttribute
 
@@ -77,7 +77,7 @@ async def set_xattr(ask: Ask) -> web.StreamResponse:
 
 
 def _unflagged(name: str, state: str, flag: str) -> HdfsRefusal:
-    return HdfsRefusal("java.io.IOException", f"XAttr: {name} {state}. The {flag} flag must be specified.")
+    return HdfsRefusal(IO, f"XAttr: {name} {state}. The {flag} flag must be specified.")
 
 
 async def remove_xattr(ask: Ask) -> web.StreamResponse:
@@ -201,7 +201,7 @@ def acl_entries(spec: str) -> dict[str, int]:
             raise _invalid_entry(entry)
         scope, kind, name, permissions = match.groups()
         if scope or name or kind == "mask":
-            raise HdfsRefusal(ACL, f"{_NO_ACLS} is not there.")
+            raise HdfsRefusal(ACL, _NO_ACLS)
         if kind in entries:
             raise HdfsRefusal(ACL, "Invalid ACL: multiple entries with same scope, type and name.")
         entries[kind] = sum(bit for letter, bit in zip(permissions, (4, 2, 1), strict=True) if letter != "-")

@@ -12,11 +12,11 @@ from gfsgateway.auth import Identity
 from gfsgateway.call import Call
 from gfsgateway.config import GatewayConfig
 from gfsgateway.names import Names
-from gfsgateway.webhdfs import attributes, changing, exceptions, information, listing, reading, tokens, writing
-from gfsgateway.webhdfs.ask import DATA, PREFIX, Ask, Operation, missing
+from gfsgateway.webhdfs import attributes, changing, delegating, exceptions, information, listing, reading, writing
+from gfsgateway.webhdfs.ask import DATA, Ask, Operation, missing
+from gfsgateway.webhdfs.delegating import Delegations
 from gfsgateway.webhdfs.exceptions import AUTHORIZATION, IO, HdfsRefusal, bad_parameter
 from gfsgateway.webhdfs.parameters import Parameters
-from gfsgateway.webhdfs.tokens import Delegations
 from gfsprotocol.errors import GfsError, InvalidArgument, NotFound
 
 ROOT_UID: Final = 0
@@ -39,8 +39,8 @@ SECOND_STEPS: Final[_Table] = {
 }
 """What happens where a redirect leads to."""
 WITHOUT_PATH: Final[_Table] = {
-    hdrs.METH_GET: information.WITHOUT_PATH | tokens.GET,
-    hdrs.METH_PUT: tokens.PUT,
+    hdrs.METH_GET: information.WITHOUT_PATH | delegating.GET,
+    hdrs.METH_PUT: delegating.PUT,
 }
 """What has nothing to do with the path in the address."""
 
@@ -60,8 +60,8 @@ class WebHdfs:
         try:
             path = targets.decoded(call.rest).rstrip(b"/") or b"/"
             return await self._answer(call, path)
-        except NotFound as error:
-            return _refused(call, missing(path).with_traceback(error.__traceback__))
+        except NotFound:
+            return _refused(call, missing(path))
         except GfsError as error:
             if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 log.warning("%s %s: %s", call.request.method, call.request.path, error.message)
@@ -122,6 +122,3 @@ def _refused(call: Call, error: GfsError) -> web.Response:
     """HDFS's status may be 403 for a cluster that does not answer; it is counted as what it is."""
     call.gateway.measures.failed(error.http_status, exceptions.name_of(error))
     return exceptions.remote_exception(error)
-
-
-__all__ = ["OPERATIONS", "PREFIX", "SECOND_STEPS", "WITHOUT_PATH", "WebHdfs"]

@@ -184,20 +184,19 @@ async def concat(ask: Ask) -> web.StreamResponse:
                 await _copy(files, path, upload)
             for name in await files.list_xattrs(ask.path):
                 await upload.set_xattr(name, await files.get_xattr(ask.path, name))
+            await upload.chown(target.uid, target.gid)
             await upload.finish()
             await upload.publish(replace=True, expected=_version(target))
-        if target.uid != call.identity.user[0] or target.gid != call.identity.user[1]:
-            await files.chown(ask.path, target.uid if call.identity.user[0] == 0 else -1, target.gid)
         for path, each in zip(sources, found, strict=True):
             await files.remove(path, expected=_version(each))
     return nothing()
 
 
 def _require_owner(ask: Ask, target: Attributes) -> None:
-    """The new file will be the caller's; so the old one must have been, unless the caller can give files away."""
-    uid = ask.call.identity.user[0]
-    if uid not in (0, target.uid):
-        raise HdfsRefusal(ACCESS_CONTROL, f"Permission denied: concat: {ask.shown} belongs to another user")
+    """The new file is to belong to the same user and group, to whom only its owner, or root, can give it."""
+    uid, *groups = ask.call.identity.user
+    if uid and (uid != target.uid or target.gid not in groups):
+        raise HdfsRefusal(ACCESS_CONTROL, f"Permission denied: concat: {ask.shown} belongs to another user or group")
 
 
 async def _sources(files: FileSystem, path: bytes, target: Attributes, sources: list[bytes]) -> list[Attributes]:

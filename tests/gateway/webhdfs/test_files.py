@@ -164,6 +164,13 @@ async def test_two_do_not_append_at_once(webhdfs: WebHdfs) -> None:
     assert await webhdfs("GET", "/log", "OPEN") == b"begin first end"
 
 
+async def test_nobody_appends_to_what_another_client_has_open(served: Cluster, webhdfs: WebHdfs) -> None:
+    await webhdfs("PUT", "/log", "CREATE", 201, b"x")
+    async with await served.client() as files, await files.open(f"{webhdfs.directory}/log", "r+b"):
+        await webhdfs.refused("POST", "/log", "APPEND", 403, "AlreadyBeingCreatedException")
+    await webhdfs("POST", "/log", "APPEND", 200, b"y")
+
+
 async def test_cutting(webhdfs: WebHdfs) -> None:
     await webhdfs("PUT", "/file", "CREATE", 201, b"0123456789")
     assert await webhdfs("POST", "/file", "TRUNCATE", newlength=4) == {"boolean": True}

@@ -182,6 +182,23 @@ async def test_another_user(webhdfs: WebHdfs) -> None:
     assert message == "User: daemon is not allowed to impersonate root"
 
 
+@is_root
+async def test_what_is_joined_keeps_its_owner(webhdfs: WebHdfs) -> None:
+    for name in ("one", "two", "three"):
+        await webhdfs("PUT", f"/{name}", "CREATE", 201, b"x")
+        await webhdfs("PUT", f"/{name}", "SETOWNER", owner="daemon", group="daemon")
+    await webhdfs("PUT", "", "SETOWNER", owner="daemon")
+    other: dict[str, Any] = {"user_name": "daemon"}
+    await webhdfs("POST", "/one", "CONCAT", sources=f"{webhdfs.directory}/two")
+    await webhdfs("POST", "/one", "CONCAT", sources=f"{webhdfs.directory}/three", **other)
+    status = (await webhdfs("GET", "/one", "GETFILESTATUS"))["FileStatus"]
+    assert (status["owner"], status["group"], status["length"]) == ("daemon", "daemon", 3)
+    await webhdfs("PUT", "/root's", "CREATE", 201, b"x", permission="666")
+    await webhdfs.refused(
+        "POST", "/root's", "CONCAT", 403, "AccessControlException", sources=f"{webhdfs.directory}/one", **other
+    )
+
+
 async def test_copies_and_times(webhdfs: WebHdfs) -> None:
     await webhdfs("PUT", "/file", "CREATE", 201, b"x")
     assert await webhdfs("PUT", "/file", "SETREPLICATION", replication=1) == {"boolean": True}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from gfsgateway.config import GatewayConfig
 from gfsgateway.names import Names
-from gfsgateway.targets import escaped_request
+from gfsgateway.targets import escaped_request, without_secrets
 from gfsgateway.webhdfs.attributes import Encoding, acl_entries, decoded, encoded
 from gfsgateway.webhdfs.checksum import FileChecksum
 from gfsgateway.webhdfs.exceptions import HdfsRefusal, remote_exception
@@ -20,6 +21,7 @@ from gfsgateway.webhdfs.parameters import Parameters
 from gfsgateway.webhdfs.service import OPERATIONS, SECOND_STEPS, WITHOUT_PATH
 from gfsprotocol.errors import ERRORS_BY_CODE, ConfigurationError, InvalidArgument
 from gfsprotocol.settings import load
+from tests.house.documentation import ROOT
 
 BLOCK = 2048
 
@@ -96,6 +98,17 @@ def test_every_error_is_a_remote_exception() -> None:
         said = json.loads(response.body)["RemoteException"]
         assert said["javaClassName"].endswith(said["exception"]) and said["message"] == "what\nhappened"
         assert response.status in (400, 401, 403, 404, 500)
+
+
+def test_every_operation_is_documented() -> None:
+    page = (ROOT / "docs" / "webhdfs.md").read_text()
+    operations = {name for table in (OPERATIONS, WITHOUT_PATH) for methods in table.values() for name in methods}
+    assert set(re.findall(r"`([A-Z_]{4,})`", page)) == operations
+
+
+def test_tokens_are_not_logged() -> None:
+    shown = without_secrets("/webhdfs/v1/?op=OPEN&Delegation=abc&x=1&token=def#")
+    assert shown == "/webhdfs/v1/?op=OPEN&Delegation=...&x=1&token=..."
 
 
 def test_a_target_beyond_ascii_is_escaped() -> None:

@@ -55,7 +55,8 @@ class Delegations:
             await _sweep(root)
             await root.make_file(name, permissions=0o600)
         except NotFound:
-            await root.mkdir(DIRECTORY, mode=0o700, parents=True)
+            await root.mkdir(DIRECTORY, mode=0o755, parents=True)
+            await root.chmod(DIRECTORY, 0o700)
             await root.make_file(name, permissions=0o600)
         self._good_until.pop(name, None)
 
