@@ -170,6 +170,22 @@ async def test_too_many_connections(own_gateway: OwnGateway) -> None:
             await closed(writer)
 
 
+async def test_a_connection_ends_with_its_client(own_gateway: OwnGateway) -> None:
+    base = await own_gateway()
+    for said in (b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        reader, writer = await connected(base)
+        writer.write(said)
+        if said.endswith(b"\r\n"):
+            assert b" 200 " in await reader.readline()
+        await closed(writer)
+    async with asyncio.timeout(10), aiohttp.ClientSession(base) as session:  # half of what idle ones are given
+        while True:
+            async with session.get("/metrics") as response:
+                if "\ngfs_gateway_connections 1.0\n" in await response.text():
+                    break
+            await asyncio.sleep(0.02)
+
+
 async def test_too_many_transfers(own_gateway: OwnGateway, place: str) -> None:
     base = await own_gateway(transfers_max=1, waiting_max=0)
     reader, writer = await connected(base)
