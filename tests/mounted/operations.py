@@ -38,7 +38,10 @@ class Operation(NamedTuple):
 
 
 class Side:
-    """One of the directories, which may have others beside it that are the same one. Its public methods are the operations; what they give back is compared."""
+    """One of the directories. Its public methods are the operations; what they give back is compared.
+
+    ``has_others``: another mount shows the same directory.
+    """
 
     def __init__(self, root: Path, has_others: bool) -> None:
         self._root = root
