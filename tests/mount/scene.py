@@ -23,6 +23,10 @@ class NotedKernel:
     def __init__(self) -> None:
         self.inodes: list[int] = []
         self.entries: list[tuple[int, bytes]] = []
+        self.expired: list[int] = []
+
+    def expire_attributes(self, inode: int) -> None:
+        self.expired.append(inode)
 
     def drop_inode(self, inode: int) -> None:
         self.inodes.append(inode)

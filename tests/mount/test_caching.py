@@ -40,18 +40,18 @@ def attributes(inode: int, size: int = 0, modified_ns: int = 0) -> Attributes:
 
 def test_nothing_is_kept_before_anyone_watches() -> None:
     cache = KernelCache(NotedKernel())
-    assert cache.keeps_inode(5, cache.mark()) == 0
+    assert cache.keeps_inode(attributes(5), cache.mark()) == 0
     assert cache.keeps_entry(1, b"name", 5, cache.mark()) == 0
 
 
 def test_an_answer_that_was_overtaken_is_not_kept(scene: Scene) -> None:
     cache, _, told = scene
     told.changed |= {5, (1, b"name")}
-    assert cache.keeps_inode(5, 1) == 0
+    assert cache.keeps_inode(attributes(5), 1) == 0
     assert cache.keeps_entry(1, b"name", 5, 1) == 0
-    assert cache.keeps_inode(6, 1) == cache.keeps_entry(1, b"other", 6, 1) == KEPT_SECONDS
+    assert cache.keeps_inode(attributes(6), 1) == cache.keeps_entry(1, b"other", 6, 1) == KEPT_SECONDS
     told.is_current = False
-    assert cache.keeps_inode(6, 1) == cache.keeps_entry(1, b"other", 6, 1) == 0
+    assert cache.keeps_inode(attributes(6), 1) == cache.keeps_entry(1, b"other", 6, 1) == 0
 
 
 def test_what_is_given_beyond_the_bound_is_dropped_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +59,7 @@ def test_what_is_given_beyond_the_bound_is_dropped_first(scene: Scene, monkeypat
     monkeypatch.setattr(caching, "INODES_MAX", 2)
     monkeypatch.setattr(caching, "ENTRIES_MAX", 2)
     for inode in (5, 6, 5, 7):
-        cache.keeps_inode(inode, 1)
+        cache.keeps_inode(attributes(inode), 1)
         cache.keeps_entry(1, b"%d" % inode, inode, 1)
     assert kernel.inodes == [6]
     assert kernel.entries == [(1, b"6")]
@@ -79,3 +79,16 @@ def test_pages_are_good_until_someone_else_changes_the_file(scene: Scene) -> Non
     assert not cache.pages_are_good(attributes(5, 10, 3))
     assert kernel.inodes == [5]
     assert kernel.entries == [(1, b"name")]
+
+
+def test_an_open_has_the_kernel_ask_if_it_was_given_other_attributes(scene: Scene) -> None:
+    cache, kernel, _ = scene
+    cache.keeps_inode(attributes(5, size=1), 1)
+    cache.pages_are_good(attributes(5, size=1))
+    assert kernel.expired == []
+    cache.pages_are_good(attributes(5, size=0))
+    assert kernel.expired == [5]
+    cache.keeps_inode(attributes(5, size=0), 1)
+    cache.invalidate(Invalidate((5,)))
+    cache.pages_are_good(attributes(5, size=0))
+    assert kernel.expired == [5, 5], "the notice may not have reached the kernel"

@@ -82,9 +82,17 @@ def wait_until_told(descriptor: int, modified_ns: int) -> None:
     seconds_until("it is told", lambda: os.fstat(descriptor).st_mtime_ns == modified_ns)
 
 
+def difference(found: bytes, expected: bytes) -> str:
+    first = next((at for at, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other), -1)
+    last = next((at for at in range(min(len(found), len(expected)) - 1, -1, -1) if found[at] != expected[at]), -1)
+    return (
+        f"{len(found)} bytes instead of {len(expected)}, others from {first} to {last}, {found[first : first + 20]!r}\n"
+    )
+
+
 def change_and_read(pair: Pair, chance: random.Random, rounds: int) -> None:
     """One mount changes a file in one of several ways and closes it; the other one opens it by name and reads."""
-    expected, writer = b"", 0
+    expected, writer, told = b"", 0, list[str]()
     write(pair[0] / "file", expected)
     kept = [os.open(mount / "file", os.O_RDWR) for mount in pair]
     for number in range(rounds):
@@ -122,7 +130,11 @@ def change_and_read(pair: Pair, chance: random.Random, rounds: int) -> None:
                 os.close(descriptor)
             expected = expected[:position] + data + expected[position + len(data) :]
         if chance.random() < 0.8:
-            assert read(pair[reader] / "file") == expected, f"round {number}: {way} by mount {writer}"
+            found = read(pair[reader] / "file")
+            told.append(f"{number}: {way} of {len(data)} bytes by mount {writer}, read by mount {reader}")
+            assert found == expected, difference(found, expected) + "\n".join(told[-8:])
+        else:
+            told.append(f"{number}: {way} of {len(data)} bytes by mount {writer}")
     for descriptor in kept:
         os.close(descriptor)
 

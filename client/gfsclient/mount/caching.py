@@ -35,6 +35,9 @@ class Freshness(Protocol):
 class Kernel(Protocol):
     """How the kernel is told to drop something. Never blocks."""
 
+    def expire_attributes(self, inode: int) -> None:
+        """At once, the others soon."""
+
     def drop_inode(self, inode: int) -> None: ...
     def drop_entry(self, directory: int, name: bytes) -> None: ...
 
@@ -62,7 +65,8 @@ class KernelCache:
         self._kernel = kernel
         self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         """(directory, name) -> inode, 0 for a name that is known to be missing."""
-        self._inodes: OrderedDict[int, None] = OrderedDict()
+        self._inodes: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        """By inode: what the content was when the kernel was given its attributes."""
         self._pages: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         """By inode: what the content was when the kernel's pages of it were read."""
 
@@ -82,11 +86,12 @@ class KernelCache:
 
     # --------------------------------------------------------------------------------------------- what may be kept
 
-    def keeps_inode(self, inode: int, mark: int) -> float:
+    def keeps_inode(self, attributes: Attributes, mark: int) -> float:
         """For how many seconds attributes that were asked for at ``mark`` may be kept."""
+        inode = attributes.inode
         if not self.is_fresh(inode, mark):
             return 0.0
-        self._inodes[inode] = None
+        self._inodes[inode] = _content(attributes)
         self._inodes.move_to_end(inode)
         if len(self._inodes) > INODES_MAX:
             self._kernel.drop_inode(self._inodes.popitem(last=False)[0])
@@ -125,8 +130,15 @@ class KernelCache:
     # -------------------------------------------------------------------------------------------------------- pages
 
     def pages_are_good(self, attributes: Attributes) -> bool:
-        """At an open: whether pages that the kernel may still have are those of this content; they are from now on."""
+        """At an open: whether pages that the kernel may still have are those of this content; they are from now on.
+
+        The answer to an open has no attributes. A notice may be on its way, or not have reached the kernel: if it was
+        given others it has to ask, lest it takes the old size for the end of what it reads.
+        """
         content = _content(attributes)
+        if self._inodes.get(attributes.inode) != content:
+            self._inodes.pop(attributes.inode, None)
+            self._kernel.expire_attributes(attributes.inode)
         is_same = self._pages.get(attributes.inode) == content
         self.pages_are_of(attributes)
         return is_same

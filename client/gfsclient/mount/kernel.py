@@ -26,6 +26,13 @@ class Notifier:
         self._thread = threading.Thread(target=self._run, name="gfs-notify", daemon=True)
         self._thread.start()
 
+    def expire_attributes(self, inode: int) -> None:
+        """Only the attributes, before this returns: for that the kernel waits for nothing."""
+        try:
+            pyfuse3.invalidate_inode(self._shown(inode), attr_only=True)
+        except OSError as error:
+            log.debug("the kernel does not know inode %d: %s", inode, error)
+
     def drop_inode(self, inode: int) -> None:
         """Attributes and pages."""
         self._put((inode, None))

@@ -400,7 +400,7 @@ class Operations:
         file = self.files.find(attributes.inode)
         if file is not None and (file.is_dirty or file.writer is not None):
             return Answer(file.shown(attributes), 0.0)
-        return Answer(attributes, self._cache.keeps_inode(attributes.inode, mark))
+        return Answer(attributes, self._cache.keeps_inode(attributes, mark))
 
 
 def _check_namespace(name: bytes) -> None:
