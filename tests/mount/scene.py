@@ -41,7 +41,7 @@ class Mounted:
         self.cache = KernelCache(self.kernel)
         self.operations = Operations(core, self.cache)
         self.watcher = self.cache.freshness = Watcher(
-            core.masters, self.operations.invalidate, self.cache.drop_everything
+            core.masters, self.operations.invalidate, self.operations.drop_everything
         )
 
     async def close(self) -> None:

@@ -16,6 +16,9 @@ from gfsprotocol.messages import Attributes, Invalidate
 
 log = logging.getLogger(__name__)
 
+Content = tuple[int, int, int]
+"""By which one content of a file is told from another: size, and when content and attributes were changed."""
+
 KEPT_SECONDS: Final = 3600.0
 ENTRIES_MAX: Final = 200_000
 INODES_MAX: Final = 200_000
@@ -61,7 +64,7 @@ class KernelCache:
         self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         """(directory, name) -> inode, 0 for a name that is known to be missing."""
         self._inodes: OrderedDict[int, None] = OrderedDict()
-        self._pages: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        self._pages: OrderedDict[int, Content] = OrderedDict()
         """By inode: what the content was when the kernel's pages of it were read."""
 
     def mark(self) -> int:
@@ -109,14 +112,14 @@ class KernelCache:
 
     def pages_are_good(self, attributes: Attributes) -> bool:
         """At an open: whether pages that the kernel may still have are those of this content; they are from now on."""
-        content = _content(attributes)
+        content = content_of(attributes)
         is_same = self._pages.get(attributes.inode) == content
         self.pages_are_of(attributes)
         return is_same
 
     def pages_are_of(self, attributes: Attributes) -> None:
         """The pages in the kernel are the content that these attributes belong to."""
-        self._pages[attributes.inode] = _content(attributes)
+        self._pages[attributes.inode] = content_of(attributes)
         self._pages.move_to_end(attributes.inode)
         if len(self._pages) > INODES_MAX:
             self._pages.popitem(last=False)
@@ -154,5 +157,5 @@ class KernelCache:
         self._pages.clear()
 
 
-def _content(attributes: Attributes) -> tuple[int, int, int]:
+def content_of(attributes: Attributes) -> Content:
     return attributes.size, attributes.modified_ns, attributes.changed_ns

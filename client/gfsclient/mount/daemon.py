@@ -72,7 +72,7 @@ async def _serve(plan: Plan, ready: Callable[[], None]) -> None:
         notifier = Notifier(inodes.shown)
         cache = KernelCache(notifier)
         operations = Operations(core, cache)
-        watcher = cache.freshness = Watcher(core.masters, operations.invalidate, cache.drop_everything)
+        watcher = cache.freshness = Watcher(core.masters, operations.invalidate, operations.drop_everything)
         try:
             _mount(plan, Adapter(operations, Callers(), inodes))
             await _answer(plan, stop, ready)

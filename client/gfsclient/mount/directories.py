@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gfsclient.masters import Masters
+from gfsclient.mount.remembered import Mark
 from gfsclient.user import User
 from gfsprotocol.messages import Entry, List, Listing
 
@@ -19,7 +20,7 @@ class Listed:
 
     entry: Entry
     place: int
-    mark: int
+    mark: Mark
 
 
 @dataclass(eq=False)
@@ -44,7 +45,7 @@ class OpenDirectory:
         self._ahead.clear()
         self._is_complete = False
 
-    async def next(self, masters: Masters, place: int, mark: int) -> Listed | None:
+    async def next(self, masters: Masters, place: int, mark: Mark) -> Listed | None:
         """The entry at ``place``, which some :class:`Listed` named, or DOTS for the first; None at the end."""
         index = place - DOTS
         if index < len(self._names):

@@ -16,11 +16,15 @@ from typing import Final, NamedTuple
 
 from gfsclient.core import Core
 from gfsclient.leases import FirstLease
+from gfsclient.mount.ahead import Ahead
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import DOTS, OpenDirectory
 from gfsclient.mount.filetable import FileTable
 from gfsclient.mount.openfiles import NEVER, Handle, OpenFile
+from gfsclient.mount.reading import Readers
+from gfsclient.mount.remembered import Remembered
+from gfsclient.quickreads import QuickReads
 from gfsclient.user import User
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import GfsError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle
@@ -57,9 +61,12 @@ class Operations:
     """A mounted file system. Belongs to the event loop of its core."""
 
     def __init__(self, core: Core, cache: KernelCache) -> None:
-        self.files = FileTable(core, cache)
         self._core = core
         self._masters = core.masters
+        self._remembered = core.masters.change_observer = Remembered(cache)
+        quick = QuickReads(core)
+        self._ahead = Ahead(core, cache, self._remembered, quick)
+        self.files = FileTable(core, cache, Readers(quick, self._ahead))
         self._cache = cache
         self._directories: dict[int, OpenDirectory] = {}
         self._next_directory = 1
@@ -69,15 +76,21 @@ class Operations:
 
     async def lookup(self, parent: int, name: bytes, user: User) -> Answer:
         """What a name leads to. NotFound, unless it may be kept that there is nothing."""
-        mark = self._cache.mark()
+        known = self._remembered.find(parent, name)
+        if known is not None:
+            self._ahead.found(parent)
+            return self._entry(parent, name, known, self._cache.mark())
+        mark = self._remembered.mark()
         try:
             found = await self._attributes(msg.Stat(name, parent, follow=False), user)
         except NotFound:
-            seconds = self._cache.keeps_entry(parent, name, 0, mark)
+            seconds = self._cache.keeps_entry(parent, name, 0, mark.others)
             if not seconds:
                 raise
             return Answer(None, 0.0, seconds)
-        return self._entry(parent, name, found, mark)
+        self._remembered.learn(parent, name, found, mark)
+        self._ahead.looked_up(parent, name)
+        return self._entry(parent, name, found, mark.others)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, user: User) -> Answer:
         return await self._made(parent, name, msg.Mkdir(name, parent, mode=mode & MODE_BITS), user)
@@ -155,10 +168,18 @@ class Operations:
 
     def invalidate(self, notice: msg.Invalidate) -> None:
         """Others have changed this: the kernel drops it, and files that are open here and were removed are held."""
+        self._remembered.invalidate(notice)
+        self._ahead.invalidate(notice)
         self._cache.invalidate(notice)
         for inode in notice.removed:
             if self.files.find(inode) is not None:
                 self._in_background(self._hold(inode))
+
+    def drop_everything(self) -> None:
+        """Nobody tells of changes any more, or we were not told of some."""
+        self._remembered.drop_everything()
+        self._ahead.drop_everything()
+        self._cache.drop_everything()
 
     # ------------------------------------------------------------------------------------------------------ attributes
 
@@ -169,7 +190,8 @@ class Operations:
             async with self.files.using(inode), file.lock:
                 await file.flush()
         mark = self._cache.mark()
-        return self._answer(await self._attributes(msg.Stat(b"", inode), user), mark)
+        known = self._remembered.attributes(inode)
+        return self._answer(known or await self._attributes(msg.Stat(b"", inode), user), mark)
 
     async def setattr(self, inode: int, changes: Changes, is_open: bool, user: User) -> Answer:
         """Changes attributes; ``is_open`` if by an open descriptor.
@@ -287,10 +309,11 @@ class Operations:
             if not add(name, await self._dot(directory, name), place + 1):
                 return
             place += 1
-        while (listed := await directory.next(self._masters, place, self._cache.mark())) is not None:
-            answer = self._entry(directory.inode, listed.entry.name, listed.entry.attributes, listed.mark)
-            if not add(listed.entry.name, answer, listed.place):
+        while (listed := await directory.next(self._masters, place, self._remembered.mark())) is not None:
+            name, attributes = listed.entry.name, listed.entry.attributes
+            if not add(name, self._entry(directory.inode, name, attributes, listed.mark.others), listed.place):
                 return
+            self._remembered.learn(directory.inode, name, attributes, listed.mark)
             directory.took()
             place = listed.place
 
@@ -394,6 +417,7 @@ class Operations:
 
     async def close(self) -> None:
         """Ends all that is open, durably."""
+        await self._ahead.close()
         await self.files.close()
         if self._background:
             await asyncio.wait(self._background)

@@ -1,0 +1,188 @@
+"""Small reads on the event loop: no thread, one message to the nearest replica, one answer, verified.
+
+It is the short way for what usually goes well. Whatever does not (a server that is unreachable, slow, stale or wrong)
+gives None, and the caller goes the long way, :class:`~gfsclient.fetch.Fetcher`, which tries the other replicas and
+reports what is wrong. Requests to one server may follow each other without waiting; answers come in order, so a
+connection with an answer that came too late is closed.
+
+Belongs to the event loop; atomic between awaits: the choice of a connection, and what waits on it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from typing import Final
+
+from gfsclient.core import Core
+from gfsprotocol import bulk
+from gfsprotocol.checksums import digest, digests_match
+from gfsprotocol.errors import GfsError, RemoteProtocolError
+from gfsprotocol.ids import BLOCK_BYTES
+from gfsprotocol.messages import ChunkLocation, ServerAddress
+
+log = logging.getLogger(__name__)
+
+QUICK_BYTES_MAX: Final = BLOCK_BYTES
+"""The largest read that goes the short way."""
+LINES_PER_SERVER: Final = 4
+"""A server answers what comes on one connection in turn."""
+WAITING_MAX: Final = 64
+"""Requests unanswered on one connection."""
+
+_Answer = tuple[bulk.ReplyHeader, bytes] | None
+"""None if the connection was lost."""
+
+
+class _Line(asyncio.Protocol):
+    """A connection to a chunk server."""
+
+    def __init__(self, peer: str) -> None:
+        self.peer = peer
+        self.is_lost = False
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[asyncio.Future[_Answer]] = deque()
+        self._received = bytearray()
+
+    def __len__(self) -> int:
+        """How many requests wait for their answers."""
+        return len(self._waiting)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(bulk.PREAMBLE)
+
+    def ask(self, header: bulk.Read) -> "asyncio.Future[_Answer]":
+        """The future gets the answer."""
+        assert self._transport is not None
+        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._transport.write(bulk.encode(header))
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        try:
+            while self._waiting and (taken := self._take()) is not None:
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(taken)
+            if not self._waiting and self._received:
+                raise RemoteProtocolError("bytes that were not asked for")
+        except GfsError as error:
+            log.warning("closing the connection to %s: %s", self.peer, error.message)
+            self.close()
+
+    def _take(self) -> _Answer:
+        """The next answer, if all of it is there."""
+        received = self._received
+        if len(received) < bulk.PREFIX.size:
+            return None
+        prefix = bytes(received[: bulk.PREFIX.size])
+        header_bytes, count = bulk.decode_prefix(prefix, QUICK_BYTES_MAX)
+        start = bulk.PREFIX.size + header_bytes
+        if len(received) < start + count:
+            return None
+        reply = bulk.decode_reply(bytes(received[bulk.PREFIX.size : start]))
+        payload = bytes(received[start : start + count])
+        del received[: start + count]
+        return reply, payload
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the long way will tell the reason
+        self.close()
+
+    def close(self) -> None:
+        self.is_lost = True
+        if self._transport is not None:
+            self._transport.abort()
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
+
+
+class QuickReads:
+    """Connections for small reads to all chunk servers; part of one mount."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._lines: dict[int, list[_Line]] = {}
+        self._connecting: dict[int, int] = {}
+        self._is_closed = False
+
+    async def read(self, location: ChunkLocation, start: int, count: int, seconds: float) -> bytes | None:
+        """``count`` bytes at ``start`` of a chunk, all of which are recorded; None if it takes longer than ``seconds``,
+        or cannot be had in this way."""
+        if not location.chunk or count > QUICK_BYTES_MAX or start + count > location.length:
+            return None
+        servers = self._core.servers.in_order(location.servers, location.chunk)
+        address = self._core.servers.address(servers[0]) if servers else None
+        if address is None or self._is_closed:
+            return None
+        line = self._free_line(address.server)
+        try:
+            async with asyncio.timeout(seconds):
+                if line is None:
+                    line = await self._connect(address)
+                if line is None or line.is_lost:
+                    return None
+                header = bulk.Read(location.token, location.chunk, location.version, start, count)
+                answer = await line.ask(header)
+        except TimeoutError:
+            if line is not None:
+                line.close()
+            return None
+        if answer is None:
+            return None
+        reply, data = answer
+        if _is_good(reply, data, start, count):
+            return data
+        log.debug("chunk %d from %s: %s is of no use", location.chunk, line.peer, type(reply).__name__)
+        return None
+
+    def _free_line(self, server: int) -> _Line | None:
+        """One on which nothing waits, or the least busy one if there may be no more."""
+        lines = self._lines.get(server)
+        if not lines:
+            return None
+        if any(line.is_lost for line in lines):
+            lines[:] = [line for line in lines if not line.is_lost]
+        best = min(lines, key=len, default=None)
+        is_full = len(lines) + self._connecting.get(server, 0) >= LINES_PER_SERVER
+        return best if best is not None and (not best or is_full) and len(best) < WAITING_MAX else None
+
+    async def _connect(self, address: ServerAddress) -> _Line | None:
+        lines = self._lines.setdefault(address.server, [])
+        if len(lines) + self._connecting.get(address.server, 0) >= LINES_PER_SERVER:
+            return None
+        self._connecting[address.server] = self._connecting.get(address.server, 0) + 1
+        try:
+            loop = asyncio.get_running_loop()
+            peer = f"{address.host}:{address.port}"
+            _, line = await loop.create_connection(lambda: _Line(peer), address.host, address.port)
+        except OSError as error:
+            log.debug("no connection to chunk server %d: %s", address.server, error)
+            return None
+        finally:
+            self._connecting[address.server] -= 1
+        if self._is_closed:
+            line.close()
+            return None
+        lines.append(line)
+        return line
+
+    def close(self) -> None:
+        self._is_closed = True
+        for lines in self._lines.values():
+            for line in lines:
+                line.close()
+        self._lines.clear()
+
+
+def _is_good(reply: bulk.ReplyHeader, data: bytes, start: int, count: int) -> bool:
+    """Whether this is what was asked for, and matches its digests."""
+    if not isinstance(reply, bulk.ReadReply) or reply.offset != start or len(data) != count:
+        return False
+    if reply.verified:
+        return digest(data) == reply.digests
+    return start % BLOCK_BYTES == 0 and digests_match(start, data, reply.digests)
