@@ -11,9 +11,9 @@ Belongs to the event loop; atomic between awaits: the choice of a connection, an
 import asyncio
 import logging
 from collections import deque
-from typing import Final
+from typing import Final, cast
 
-from gfsclient.core import Core
+from gfsclient.core import CONNECT_SECONDS, Core
 from gfsprotocol import bulk
 from gfsprotocol.checksums import digest, digests_match
 from gfsprotocol.errors import GfsError, RemoteProtocolError
@@ -48,9 +48,8 @@ class _Line(asyncio.Protocol):
         return len(self._waiting)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(bulk.PREAMBLE)
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and no subclass of it
+        self._transport.write(bulk.PREAMBLE)
 
     def ask(self, header: bulk.Read) -> "asyncio.Future[_Answer]":
         """The future gets the answer."""
@@ -107,7 +106,7 @@ class QuickReads:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._lines: dict[int, list[_Line]] = {}
-        self._connecting: dict[int, int] = {}
+        self._connecting: dict[int, set[asyncio.Task[_Line | None]]] = {}
         self._is_closed = False
 
     async def read(self, location: ChunkLocation, start: int, count: int, seconds: float) -> bytes | None:
@@ -119,11 +118,10 @@ class QuickReads:
         address = self._core.servers.address(servers[0]) if servers else None
         if address is None or self._is_closed:
             return None
-        line = self._free_line(address.server)
+        line = None
         try:
             async with asyncio.timeout(seconds):
-                if line is None:
-                    line = await self._connect(address)
+                line = await self._line(address)
                 if line is None or line.is_lost:
                     return None
                 header = bulk.Read(location.token, location.chunk, location.version, start, count)
@@ -140,39 +138,45 @@ class QuickReads:
         log.debug("chunk %d from %s: %s is of no use", location.chunk, line.peer, type(reply).__name__)
         return None
 
-    def _free_line(self, server: int) -> _Line | None:
-        """One on which nothing waits, or the least busy one if there may be no more."""
-        lines = self._lines.get(server)
-        if not lines:
-            return None
-        if any(line.is_lost for line in lines):
-            lines[:] = [line for line in lines if not line.is_lost]
-        best = min(lines, key=len, default=None)
-        is_full = len(lines) + self._connecting.get(server, 0) >= LINES_PER_SERVER
-        return best if best is not None and (not best or is_full) and len(best) < WAITING_MAX else None
-
-    async def _connect(self, address: ServerAddress) -> _Line | None:
+    async def _line(self, address: ServerAddress) -> _Line | None:
+        """A connection that can take one more request; None if there is none."""
+        connecting = self._connecting.setdefault(address.server, set())
         lines = self._lines.setdefault(address.server, [])
-        if len(lines) + self._connecting.get(address.server, 0) >= LINES_PER_SERVER:
-            return None
-        self._connecting[address.server] = self._connecting.get(address.server, 0) + 1
+        while not self._is_closed:
+            lines[:] = [line for line in lines if not line.is_lost]
+            best = min(lines, key=len, default=None)
+            is_full = len(lines) + len(connecting) >= LINES_PER_SERVER
+            if best is not None and (not best or (is_full and len(best) < WAITING_MAX)):
+                return best
+            if not is_full:
+                task = asyncio.create_task(self._connect(address, lines))
+                connecting.add(task)
+                task.add_done_callback(connecting.discard)
+                return await asyncio.shield(task)
+            if not connecting:
+                return None
+            await asyncio.wait(connecting, return_when=asyncio.FIRST_COMPLETED)
+        return None
+
+    async def _connect(self, address: ServerAddress, lines: list[_Line]) -> _Line | None:
+        peer = f"{address.host}:{address.port}"
         try:
-            loop = asyncio.get_running_loop()
-            peer = f"{address.host}:{address.port}"
-            _, line = await loop.create_connection(lambda: _Line(peer), address.host, address.port)
-        except OSError as error:
-            log.debug("no connection to chunk server %d: %s", address.server, error)
-            return None
-        finally:
-            self._connecting[address.server] -= 1
-        if self._is_closed:
-            line.close()
+            async with asyncio.timeout(CONNECT_SECONDS):
+                loop = asyncio.get_running_loop()
+                _, line = await loop.create_connection(lambda: _Line(peer), address.host, address.port)
+        except (OSError, TimeoutError) as error:
+            log.debug("no connection to chunk server %d at %s: %s", address.server, peer, error)
             return None
         lines.append(line)
         return line
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Ends the connections; what is asked from now on is not had in this way."""
         self._is_closed = True
+        connecting = [task for tasks in self._connecting.values() for task in tasks]
+        for task in connecting:
+            task.cancel()
+        await asyncio.gather(*connecting, return_exceptions=True)
         for lines in self._lines.values():
             for line in lines:
                 line.close()

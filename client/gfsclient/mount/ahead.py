@@ -256,4 +256,4 @@ class Ahead:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._quick.close()
+        await self._quick.close()
