@@ -85,6 +85,7 @@ READS: Final = frozenset(
         messages.ListOpen,
         messages.CheckAccess,
         messages.Locate,
+        messages.LocateFiles,
         messages.StatSpace,
     }
 )

@@ -11,6 +11,7 @@ Belongs to the event loop; atomic between awaits: the choice of a connection, an
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Final, cast
 
 from gfsclient.core import CONNECT_SECONDS, Core
@@ -51,13 +52,14 @@ class _Line(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, and no subclass of it
         self._transport.write(bulk.PREAMBLE)
 
-    def ask(self, header: bulk.Read) -> "asyncio.Future[_Answer]":
-        """The future gets the answer."""
+    def ask(self, *headers: bulk.Read) -> "list[asyncio.Future[_Answer]]":
+        """The futures get the answers."""
         assert self._transport is not None
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
-        self._transport.write(bulk.encode(header))
-        return future
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[_Answer]] = [loop.create_future() for _ in headers]
+        self._waiting.extend(futures)
+        self._transport.write(b"".join(map(bulk.encode, headers)))
+        return futures
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -112,31 +114,49 @@ class QuickReads:
     async def read(self, location: ChunkLocation, start: int, count: int, seconds: float) -> bytes | None:
         """``count`` bytes at ``start`` of a chunk, all of which are recorded; None if it takes longer than ``seconds``,
         or cannot be had in this way."""
-        if not location.chunk or count > QUICK_BYTES_MAX or start + count > location.length:
+        address = self._nearest(location, start, count)
+        if address is None:
+            return None
+        return (await self._ask(address, [_header(location, start, count)], seconds))[0]
+
+    async def read_files(self, locations: Sequence[ChunkLocation], seconds: float) -> list[bytes | None]:
+        """The recorded bytes of each chunk, if they are few, as :meth:`read`; at most WAITING_MAX."""
+        groups: dict[ServerAddress, list[int]] = {}
+        for number, location in enumerate(locations):
+            address = self._nearest(location, 0, location.length)
+            if address is not None:
+                groups.setdefault(address, []).append(number)
+        asked = (
+            self._ask(address, [_header(locations[number], 0, locations[number].length) for number in numbers], seconds)
+            for address, numbers in groups.items()
+        )
+        read: list[bytes | None] = [None] * len(locations)
+        for numbers, answers in zip(groups.values(), await asyncio.gather(*asked), strict=True):
+            for number, data in zip(numbers, answers, strict=True):
+                read[number] = data
+        return read
+
+    def _nearest(self, location: ChunkLocation, start: int, count: int) -> ServerAddress | None:
+        """Whom to ask for these bytes; None if it cannot be done in this way."""
+        if self._is_closed or not location.chunk or count > QUICK_BYTES_MAX or start + count > location.length:
             return None
         servers = self._core.servers.in_order(location.servers, location.chunk)
-        address = self._core.servers.address(servers[0]) if servers else None
-        if address is None or self._is_closed:
-            return None
+        return self._core.servers.address(servers[0]) if servers else None
+
+    async def _ask(self, address: ServerAddress, headers: list[bulk.Read], seconds: float) -> list[bytes | None]:
         line = None
+        answers: list[_Answer] = [None] * len(headers)
         try:
             async with asyncio.timeout(seconds):
                 line = await self._line(address)
-                if line is None or line.is_lost:
-                    return None
-                header = bulk.Read(location.token, location.chunk, location.version, start, count)
-                answer = await line.ask(header)
+                if line is not None and not line.is_lost:
+                    futures = line.ask(*headers)
+                    for number, future in enumerate(futures):
+                        answers[number] = await future
         except TimeoutError:
             if line is not None:
                 line.close()
-            return None
-        if answer is None:
-            return None
-        reply, data = answer
-        if _is_good(reply, data, start, count):
-            return data
-        log.debug("chunk %d from %s: %s is of no use", location.chunk, line.peer, type(reply).__name__)
-        return None
+        return [_good(header, answer) for header, answer in zip(headers, answers, strict=True)]
 
     async def _line(self, address: ServerAddress) -> _Line | None:
         """A connection that can take one more request; None if there is none."""
@@ -183,10 +203,19 @@ class QuickReads:
         self._lines.clear()
 
 
-def _is_good(reply: bulk.ReplyHeader, data: bytes, start: int, count: int) -> bool:
-    """Whether this is what was asked for, and matches its digests."""
-    if not isinstance(reply, bulk.ReadReply) or reply.offset != start or len(data) != count:
-        return False
+def _header(location: ChunkLocation, start: int, count: int) -> bulk.Read:
+    return bulk.Read(location.token, location.chunk, location.version, start, count)
+
+
+def _good(asked: bulk.Read, answer: _Answer) -> bytes | None:
+    """The bytes, if they are what was asked for and match their digests."""
+    if answer is None:
+        return None
+    reply, data = answer
+    if not isinstance(reply, bulk.ReadReply) or reply.offset != asked.offset or len(data) != asked.length:
+        log.debug("chunk %d: %s is of no use", asked.chunk, type(reply).__name__)
+        return None
     if reply.verified:
-        return digest(data) == reply.digests
-    return start % BLOCK_BYTES == 0 and digests_match(start, data, reply.digests)
+        return data if digest(data) == reply.digests else None
+    is_good = asked.offset % BLOCK_BYTES == 0 and digests_match(asked.offset, data, reply.digests)
+    return data if is_good else None

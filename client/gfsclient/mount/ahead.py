@@ -27,7 +27,7 @@ from gfsclient.mount.remembered import Remembered
 from gfsclient.quickreads import QUICK_BYTES_MAX, QuickReads
 from gfsprotocol.errors import GfsError
 from gfsprotocol.ids import MIB
-from gfsprotocol.messages import Attributes, Invalidate, List, Listing, Locate, Locations
+from gfsprotocol.messages import Attributes, ChunkLocation, FileLocations, Invalidate, List, Listing, LocateFiles
 
 log = logging.getLogger(__name__)
 
@@ -193,21 +193,20 @@ class Ahead:
         state.fetched.update(attributes.inode for attributes in files)
         state.files_credit -= len(files)
         state.window = min(WINDOW_MAX, 2 * state.window)
-        for error in await asyncio.gather(*(self._fetch_file(file.inode) for file in files), return_exceptions=True):
-            if error is not None:
-                raise error
-
-    async def _fetch_file(self, inode: int) -> None:
         mark = self._cache.mark()
-        question = Locate(b"", inode, 0, 1)
-        located = await self._core.masters.expect(question, Locations, FETCH_SECONDS, user=ROOT)
+        question = LocateFiles(tuple(attributes.inode for attributes in files))
+        located = await self._core.masters.expect(question, FileLocations, FETCH_SECONDS, user=ROOT)
         self._core.servers.learn(located.servers)
-        attributes = located.attributes
-        if not located.chunks or not 0 < attributes.size <= QUICK_BYTES_MAX:
-            return
-        data = await self._quick.read(located.chunks[0], 0, attributes.size, FETCH_SECONDS)
-        if data is not None and self._cache.is_fresh(inode, mark):
-            self._keep(attributes, data)
+        chunks: list[ChunkLocation] = []
+        small: list[Attributes] = []
+        for file in located.files:
+            # What is not recorded of a chunk reads as zeros: such files go the long way.
+            if file.chunk is not None and file.chunk.length == file.attributes.size:
+                chunks.append(file.chunk)
+                small.append(file.attributes)
+        for attributes, data in zip(small, await self._quick.read_files(chunks, FETCH_SECONDS), strict=True):
+            if data is not None and self._cache.is_fresh(attributes.inode, mark):
+                self._keep(attributes, data)
 
     def _keep(self, attributes: Attributes, data: bytes) -> None:
         self._pop(attributes.inode)
