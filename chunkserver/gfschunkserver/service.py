@@ -118,9 +118,9 @@ class BulkService:
         if preamble != bulk.PREAMBLE:
             raise VersionMismatch(f"bulk protocol version {preamble[-1]}, this server speaks {bulk.BULK_VERSION}")
         while not self._stopping:
-            connection.set_timeout(IDLE_SECONDS)
-            request, payload_bytes = connection.receive_request()
+            connection.wait_for_input(IDLE_SECONDS)
             connection.set_timeout(PEER_SECONDS)
+            request, payload_bytes = connection.receive_request()
             self._engine.measures.requests.add(type(request).__name__)
             try:
                 self._answer(connection, request, payload_bytes)

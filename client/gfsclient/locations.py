@@ -36,6 +36,10 @@ class ChunkMap:
         location = self._known.get(index)
         return location if location is not None else self.refresh(index)
 
+    def known(self, index: int) -> ChunkLocation | None:
+        """The location of a chunk, if no master need be asked for it."""
+        return self._known.get(index)
+
     def refresh(self, index: int, deadline_seconds: float | None = None, at_leader: bool = False) -> ChunkLocation:
         """Asks a master anew for this chunk and those after it; the leader if what a standby said was of no use."""
         question = Locate(b"", self.inode, index, CHUNKS_PER_QUESTION)

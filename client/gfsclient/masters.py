@@ -13,7 +13,7 @@ import math
 import random
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from gfsclient.links import Dial, Links, Observer, backoff_seconds
 from gfsclient.user import User
@@ -85,12 +85,23 @@ READS: Final = frozenset(
         messages.ListOpen,
         messages.CheckAccess,
         messages.Locate,
+        messages.LocateFiles,
         messages.StatSpace,
     }
 )
 """What a standby answers as well as the leader."""
 
 _Reply = TypeVar("_Reply")
+
+
+class ChangeObserver(Protocol):
+    """Who has to know what this client changes: the leader tells a client nothing of its own changes."""
+
+    def sent(self, body: RequestBody) -> None:
+        """This is about to be asked for."""
+
+    def answered(self, body: RequestBody) -> None:
+        """It was answered, or given up. Called before whoever asked goes on."""
 
 
 class Masters:
@@ -132,6 +143,7 @@ class Masters:
         self._in_flight = 0
         self._housekeeper: asyncio.Task[None] | None = None
         self._closed = False
+        self.change_observer: ChangeObserver | None = None
 
     # ------------------------------------------------------------------------------------------------------- calls
 
@@ -154,6 +166,8 @@ class Masters:
         """
         acting = self.user if user is None else user
         number = self._begin() if type(body) in MUTATIONS else 0
+        if number and self.change_observer is not None:
+            self.change_observer.sent(body)
         self._in_flight += 1
         try:
             seconds = self.deadline_seconds if deadline_seconds is None else deadline_seconds
@@ -176,6 +190,8 @@ class Masters:
             self._in_flight -= 1
             if number:
                 self._open_numbers.discard(number)
+                if self.change_observer is not None:
+                    self.change_observer.answered(body)
 
     async def expect(
         self,

@@ -150,6 +150,12 @@ class FileReader:
         finally:
             self._lock.release()
 
+    def expect(self, offset: int) -> None:
+        """The file was read up to ``offset`` in another way: a read from there on continues it. Never blocks."""
+        if self._lock.acquire(blocking=False):
+            self._expected = offset
+            self._lock.release()
+
     def read(self, offset: int, count: int) -> bytes:
         """Up to ``count`` bytes; fewer at the end of the file, or before bytes that are lost. DataLost at those."""
         buffer = bytearray(self._clip(offset, count))

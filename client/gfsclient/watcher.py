@@ -36,7 +36,7 @@ SEARCH_PAUSE_SECONDS: Final = 1.0
 CHANGES_MAX: Final = 65_536
 
 
-class _Changes:
+class ChangeTimes:
     """When each of the last CHANGES_MAX inodes or names was changed."""
 
     def __init__(self) -> None:
@@ -81,8 +81,8 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self.clock = 1
         """Grows with each notice, and whenever all must be dropped."""
-        self._inodes = _Changes()
-        self._names = _Changes()
+        self._inodes = ChangeTimes()
+        self._names = ChangeTimes()
         self._leader: Peer | None = None
         self._proved_at = -math.inf
         """When the last question was sent that the leader has answered."""

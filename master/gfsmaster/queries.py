@@ -10,6 +10,7 @@ from gfsmaster.servers import Server
 from gfsmaster.state import State
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import InvalidArgument, IsADirectory, NoSuchAttribute, NotADirectory, PermissionDenied
+from gfsprotocol.ids import LOCATED_FILES_MAX
 
 LISTING_ENTRIES_MAX: Final = 1000
 LOCATIONS_MAX: Final = 256
@@ -42,6 +43,7 @@ class Queries:
             msg.ListOpen: self._list_open,
             msg.CheckAccess: self._check_access,
             msg.Locate: self._locate,
+            msg.LocateFiles: self._locate_files,
             msg.StatSpace: self._stat_space,
         }
 
@@ -140,6 +142,18 @@ class Queries:
         return msg.Locations(
             self._state.attributes(slot), locations, tuple(server.address for server in servers.values())
         )
+
+    def _locate_files(self, body: msg.LocateFiles, user: User) -> msg.ReplyBody:
+        if len(body.inodes) > LOCATED_FILES_MAX:
+            raise InvalidArgument(f"{len(body.inodes)} files are more than {LOCATED_FILES_MAX}")
+        servers: dict[int, Server] = {}
+        files: list[msg.FileLocation] = []
+        for inode in body.inodes:
+            slot = self._inodes.slot_of(inode)
+            if slot and stat.S_ISREG(self._inodes.mode[slot]) and self._namespace.allowed(slot, user, READ):
+                chunk = self._location(slot, 0, servers) if self._inodes.size[slot] else None
+                files.append(msg.FileLocation(self._state.attributes(slot), chunk))
+        return msg.FileLocations(tuple(files), tuple(server.address for server in servers.values()))
 
     def _location(self, slot: int, index: int, servers: dict[int, Server]) -> msg.ChunkLocation:
         chunks = self._state.chunks

@@ -22,7 +22,7 @@ from typing import Final, Generic, TypeVar
 from gfsmaster.namespace import Namespace, Trail
 from gfsmaster.state import State
 from gfsmaster.touched import Before, Touched
-from gfsprotocol.messages import AttributesReply, Invalidate, Listing, Locations, ReplyBody
+from gfsprotocol.messages import AttributesReply, FileLocations, Invalidate, Listing, Locations, ReplyBody
 
 ATTRIBUTES: Final = 1
 NAMES: Final = 2
@@ -185,6 +185,8 @@ class Watches(Generic[Key]):
             self._mark(client, (entry.attributes.inode for entry in reply.entries), found)
         elif isinstance(reply, AttributesReply | Locations):
             self._mark(client, (reply.attributes.inode,), found)
+        elif isinstance(reply, FileLocations):
+            self._mark(client, (file.attributes.inode for file in reply.files), found)
 
     def others_keep(self, slot: int, key: Key | None = None) -> bool:
         """Whether a client that watches, other than ``key`` if that is one, may have the inode open."""

@@ -112,6 +112,18 @@ class BulkConnection:
         """Whether bytes are already read ahead, so that the socket need not be waited for."""
         return self._end > self._start
 
+    def wait_for_input(self, seconds: float) -> None:
+        """Until the peer has sent something, or has gone; DeadlineExceeded after ``seconds``.
+
+        Where the peer may be silent for longer than within a frame: cheaper than to change the timeout to and fro.
+        """
+        if self.has_input():
+            return
+        watch = select.poll()
+        watch.register(self.sock, select.POLLIN)
+        if not watch.poll(seconds * 1000):
+            raise DeadlineExceeded(f"{self.peer} sends nothing")
+
     def receive_request(
         self, payload_bytes_max: int = bulk.REQUEST_PAYLOAD_BYTES_MAX
     ) -> tuple[bulk.RequestHeader, int]:

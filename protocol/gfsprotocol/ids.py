@@ -42,6 +42,8 @@ SYMLINKS_MAX: Final = 40
 REPLICATION_MAX: Final = 16
 XATTR_NAME_BYTES_MAX: Final = 255
 XATTR_VALUE_BYTES_MAX: Final = 64 * KIB
+LOCATED_FILES_MAX: Final = 256
+"""Files that one question asks for the places of."""
 PURGED_ENTRIES_MAX: Final = 5000
 """Entries of the trash that one record removes."""
 FILE_BYTES_MAX: Final = 2**53

@@ -440,6 +440,16 @@ class Locate(msgspec.Struct, array_like=True, frozen=True, tag=140, gc=False):
     count: int = 16
 
 
+class LocateFiles(msgspec.Struct, array_like=True, frozen=True, tag=150, gc=False):
+    """What many regular files are and where their first chunks are, by inode. Reply: FileLocations.
+
+    At most LOCATED_FILES_MAX; InvalidArgument for more. What is missing, no regular file or not for the caller to read
+    is left out.
+    """
+
+    inodes: tuple[int, ...]
+
+
 class AllocateChunk(msgspec.Struct, array_like=True, frozen=True, tag=141, gc=False):
     """A new chunk at ``index``, or a lease on the one that is there. Reply: Lease.
 
@@ -683,6 +693,20 @@ class Locations(msgspec.Struct, array_like=True, frozen=True, tag=210, gc=False)
     servers: tuple[ServerAddress, ...]
 
 
+class FileLocation(Wire, frozen=True):
+    """A file, and where its first chunk is; None for an empty file."""
+
+    attributes: Attributes
+    chunk: ChunkLocation | None
+
+
+class FileLocations(msgspec.Struct, array_like=True, frozen=True, tag=216, gc=False):
+    """In the order in which they were asked for."""
+
+    files: tuple[FileLocation, ...]
+    servers: tuple[ServerAddress, ...]
+
+
 class Lease(msgspec.Struct, array_like=True, frozen=True, tag=211, gc=False):
     grant: Grant
     token: bytes
@@ -863,6 +887,7 @@ RequestBody = (
     | Hold
     | Watch
     | Locate
+    | LocateFiles
     | AllocateChunk
     | RenewLease
     | ReportCorrupt
@@ -891,6 +916,7 @@ ReplyBody = (
     | Summary
     | OpenFiles
     | Locations
+    | FileLocations
     | Lease
     | Space
     | Status

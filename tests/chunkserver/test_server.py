@@ -284,20 +284,21 @@ def test_a_chunk_that_is_cut_and_grows_again_while_it_is_read_is_not_damaged(
     assert cluster.read(server, 1) == data[: 2 * BLOCK_BYTES] + data[:BLOCK_BYTES]
 
 
+@pytest.mark.parametrize(("call", "blocks"), [("pread", 1), ("sendfile", 2)])
 def test_a_bad_sector_under_a_read_is_damage_and_not_the_readers_fault(
-    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs
+    make_cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch, expected_logs: ExpectedLogs, call: str, blocks: int
 ) -> None:
     expected_logs("is kept as")
     cluster = make_cluster(1)
     server = cluster.servers[0]
-    write_chunk(cluster, 1, os.urandom(BLOCK_BYTES))
+    write_chunk(cluster, 1, os.urandom(blocks * BLOCK_BYTES))
 
     def fail(*_arguments: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "sendfile", fail)
+    monkeypatch.setattr(os, call, fail)
     with connected(server) as connection, pytest.raises(ConnectionLost):
-        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, BLOCK_BYTES))
+        connection.send(bulk.Read(cluster.read_token(1), 1, 1, 0, blocks * BLOCK_BYTES))
         receive_read(connection)
     eventually(lambda: (server.id, 1) in cluster.leader.corrupt)
 

@@ -546,6 +546,17 @@ def test_a_listing_shows_names_and_attributes(served: Served) -> None:
     assert told["b"] == []
 
 
+def test_located_files_show_attributes(served: Served) -> None:
+    file = inode_of(served, b"f")
+    served.ask("c", msg.SetAttributes(b"f", mode=0o600))
+    settled(served)
+    reply = served.ask("a", msg.LocateFiles((file, 999)))
+    assert isinstance(reply, msg.FileLocations)
+    assert [located.attributes.inode for located in reply.files] == [file]
+    served.ask("c", msg.SetAttributes(b"f", mode=0o640))
+    assert settled(served) == {"a": [msg.Invalidate(inodes=(file,))], "b": []}
+
+
 def test_a_refusal_shows_nothing_but_that_a_name_is_missing(served: Served) -> None:
     served.ask("c", msg.Mkdir(b"d"))
     settled(served)

@@ -16,6 +16,9 @@ from gfsprotocol.messages import Attributes, Invalidate
 
 log = logging.getLogger(__name__)
 
+Content = tuple[int, int, int]
+"""By which one content of a file is told from another: size, and when content and attributes were changed."""
+
 KEPT_SECONDS: Final = 3600.0
 ENTRIES_MAX: Final = 200_000
 INODES_MAX: Final = 200_000
@@ -65,9 +68,9 @@ class KernelCache:
         self._kernel = kernel
         self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
         """(directory, name) -> inode, 0 for a name that is known to be missing."""
-        self._inodes: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        self._inodes: OrderedDict[int, Content] = OrderedDict()
         """By inode: what the content was when the kernel was given its attributes."""
-        self._pages: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
+        self._pages: OrderedDict[int, Content] = OrderedDict()
         """By inode: what the content was when the kernel's pages of it were read."""
 
     @property
@@ -91,7 +94,7 @@ class KernelCache:
         inode = attributes.inode
         if not self.is_fresh(inode, mark):
             return 0.0
-        self._inodes[inode] = _content(attributes)
+        self._inodes[inode] = content_of(attributes)
         self._inodes.move_to_end(inode)
         if len(self._inodes) > INODES_MAX:
             self._kernel.drop_inode(self._inodes.popitem(last=False)[0])
@@ -135,7 +138,7 @@ class KernelCache:
         The answer to an open has no attributes. A notice may be on its way, or not have reached the kernel: if it was
         given others it has to ask, lest it takes the old size for the end of what it reads.
         """
-        content = _content(attributes)
+        content = content_of(attributes)
         if self._inodes.get(attributes.inode) != content:
             self._inodes.pop(attributes.inode, None)
             self._kernel.expire_attributes(attributes.inode)
@@ -145,7 +148,7 @@ class KernelCache:
 
     def pages_are_of(self, attributes: Attributes) -> None:
         """The pages in the kernel are the content that these attributes belong to."""
-        self._pages[attributes.inode] = _content(attributes)
+        self._pages[attributes.inode] = content_of(attributes)
         self._pages.move_to_end(attributes.inode)
         if len(self._pages) > INODES_MAX:
             self._pages.popitem(last=False)
@@ -183,5 +186,5 @@ class KernelCache:
         self._pages.clear()
 
 
-def _content(attributes: Attributes) -> tuple[int, int, int]:
+def content_of(attributes: Attributes) -> Content:
     return attributes.size, attributes.modified_ns, attributes.changed_ns

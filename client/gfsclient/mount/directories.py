@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gfsclient.masters import Masters
+from gfsclient.mount.remembered import Mark
 from gfsclient.user import User
 from gfsprotocol.messages import Entry, List, Listing
 
@@ -21,7 +22,7 @@ class Listed:
 
     entry: Entry
     place: int
-    mark: int
+    mark: Mark
 
 
 @dataclass(eq=False)
@@ -48,7 +49,7 @@ class OpenDirectory:
         self._ahead.clear()
         self._is_complete = False
 
-    async def next(self, masters: Masters, place: int, mark: int, changes: int) -> Listed | None:
+    async def next(self, masters: Masters, place: int, mark: Mark, changes: int) -> Listed | None:
         """The entry at ``place``, which some :class:`Listed` named, or DOTS for the first; None at the end.
 
         ``changes`` counts what this mount has changed: entries from before it are asked for anew, for the kernel would

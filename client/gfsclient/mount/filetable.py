@@ -27,13 +27,13 @@ LOST_MAX: Final = 1024
 class FileTable:
     """Belongs to the event loop."""
 
-    def __init__(self, core: Core, cache: KernelCache) -> None:
+    def __init__(self, core: Core, cache: KernelCache, readers: Readers) -> None:
         self._core = core
         self._cache = cache
         self._files: dict[int, OpenFile] = {}
         self._handles: dict[int, Handle] = {}
         self._next_number = 1
-        self._readers = Readers()
+        self._readers = readers
         self._lost: dict[int, GfsError] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Semaphore(SETTLING_AT_ONCE)

@@ -13,6 +13,7 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.leases import FirstLease
+from gfsclient.mount.ahead import Ahead
 from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
@@ -20,10 +21,13 @@ from gfsclient.mount.directories import DOTS, Listed, OpenDirectory
 from gfsclient.mount.expected import ExpectedDirectories
 from gfsclient.mount.filetable import FileTable
 from gfsclient.mount.holding import Holding
-from gfsclient.mount.openfiles import NEVER, Handle, OpenFile, access_of
+from gfsclient.mount.openfiles import NEVER, Access, Handle, OpenFile, access_of
+from gfsclient.mount.reading import Readers
+from gfsclient.mount.remembered import Remembered
+from gfsclient.quickreads import QuickReads
 from gfsclient.user import User
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import NoSuchAttribute, NotFound, NotPermitted, StaleHandle
+from gfsprotocol.errors import NamespaceError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle
 from gfsprotocol.messages import Attributes, AttributesReply
 
 MODE_BITS: Final = 0o7777
@@ -37,9 +41,12 @@ class Operations:
     """A mounted file system. Belongs to the event loop of its core."""
 
     def __init__(self, core: Core, cache: KernelCache) -> None:
-        self.files = FileTable(core, cache)
         self._core = core
         self._masters = core.masters
+        self._remembered = core.masters.change_observer = Remembered(cache)
+        quick = QuickReads(core)
+        self._ahead = Ahead(core, cache, self._remembered, quick)
+        self.files = FileTable(core, cache, Readers(quick, self._ahead))
         self._cache = cache
         self._expected = ExpectedDirectories(core.masters, cache)
         self._directories: dict[int, OpenDirectory] = {}
@@ -50,15 +57,21 @@ class Operations:
 
     async def lookup(self, parent: int, name: bytes, user: User) -> Answer:
         """What a name leads to. NotFound, unless it may be kept that there is nothing."""
-        mark = self._cache.mark()
+        known = self._remembered.find(parent, name)
+        if known is not None:
+            self._ahead.found(parent)
+            return self._entry(parent, name, known, self._cache.mark())
+        mark = self._remembered.mark()
         try:
             found = await self._attributes(msg.Stat(name, parent, follow=False), user)
         except NotFound:
-            seconds = self._cache.keeps_entry(parent, name, 0, mark)
+            seconds = self._cache.keeps_entry(parent, name, 0, mark.others)
             if not seconds:
                 raise
             return Answer(None, 0.0, seconds)
-        return self._entry(parent, name, found, mark)
+        self._remembered.learn(parent, name, found, mark)
+        self._ahead.looked_up(parent, name)
+        return self._entry(parent, name, found, mark.others)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, user: User) -> Answer:
         return await self._made(parent, name, msg.Mkdir(name, parent, mode=mode & MODE_BITS), user)
@@ -112,12 +125,16 @@ class Operations:
 
     def invalidate(self, notice: msg.Invalidate) -> None:
         """Others have changed this: the kernel drops it, and files that are open here and were removed are held."""
+        self._remembered.invalidate(notice)
+        self._ahead.invalidate(notice)
         self._cache.invalidate(notice)
         for inode in notice.removed:
             self._holding.removed_elsewhere(inode)
 
     def drop_everything(self) -> None:
-        """Others may have changed anything."""
+        """Nobody tells of changes any more, or we were not told of some."""
+        self._remembered.drop_everything()
+        self._ahead.drop_everything()
         self._cache.drop_everything()
         self._holding.doubt()
 
@@ -133,7 +150,8 @@ class Operations:
         if expected is not None:
             return self._answer(*expected)
         mark = self._cache.mark()
-        return self._answer(await self._attributes(msg.Stat(b"", inode), user), mark)
+        known = self._remembered.attributes(inode)
+        return self._answer(known or await self._attributes(msg.Stat(b"", inode), user), mark)
 
     async def setattr(self, inode: int, changes: Changes, is_open: bool, user: User) -> Answer:
         """Changes attributes; ``is_open`` if by an open descriptor.
@@ -258,14 +276,15 @@ class Operations:
                 return
             place += 1
         while (listed := await self._next_of(directory, place)) is not None:
-            answer = self._entry(directory.inode, listed.entry.name, listed.entry.attributes, listed.mark)
-            if not add(listed.entry.name, answer, listed.place):
+            name, attributes = listed.entry.name, listed.entry.attributes
+            if not add(name, self._entry(directory.inode, name, attributes, listed.mark.others), listed.place):
                 return
+            self._remembered.learn(directory.inode, name, attributes, listed.mark)
             directory.took()
             place = listed.place
 
     async def _next_of(self, directory: OpenDirectory, place: int) -> Listed | None:
-        return await directory.next(self._masters, place, self._cache.mark(), self._cache.changes_here)
+        return await directory.next(self._masters, place, self._remembered.mark(), self._cache.changes_here)
 
     async def _dot(self, directory: OpenDirectory, name: bytes) -> Answer:
         return Answer(await self._attributes(msg.Stat(name, directory.inode), ROOT), 0.0)
@@ -300,7 +319,7 @@ class Operations:
         if not file.is_dirty:
             # The kernel wants them once more before it lets the program have the file. Not for long: it drops them when
             # the program writes, but not when it writes to memory that is mapped.
-            seconds = min(OPENING_SECONDS, self._cache.keeps_inode(attributes.inode, mark))
+            seconds = min(OPENING_SECONDS, self._cache.keeps_inode(attributes, mark))
             answer = answer._replace(attributes_seconds=seconds)
         return handle.number, answer
 
@@ -325,23 +344,30 @@ class Operations:
         access = access_of(flags)
         if access.writes:
             await self.files.make_room()
+        try:
+            handle, attributes = await self._open(inode, access, user)
+        except NamespaceError:
+            self._remembered.doubt(inode)
+            raise
+        self._remembered.confirm(attributes)
+        is_kept = self._cache.pages_are_good(attributes)
+        if not attributes.links:
+            await self._holding.hold(inode)
+        return handle.number, is_kept
+
+    async def _open(self, inode: int, access: Access, user: User) -> tuple[Handle, Attributes]:
         async with self.files.using(inode) as file:
             if access.writes or access.truncates:
                 async with file.lock:
                     attributes = await file.open_for_writing(user, access.truncates)
                     file.require_name(attributes)
-                    handle = self.files.add(file, access, user)
-            else:
-                if file.is_dirty:
-                    async with file.lock:
-                        await file.flush()
-                attributes = await file.open_for_reading()
-                file.require_name(attributes)
-                handle = self.files.add(file, access, user)
-            is_kept = self._cache.pages_are_good(attributes)
-        if not attributes.links:
-            await self._holding.hold(inode)
-        return handle.number, is_kept
+                    return self.files.add(file, access, user), attributes
+            if file.is_dirty:
+                async with file.lock:
+                    await file.flush()
+            attributes = await file.open_for_reading()
+            file.require_name(attributes)
+            return self.files.add(file, access, user), attributes
 
     async def read(self, number: int, offset: int, count: int) -> bytes:
         return await self.files[number].file.read(offset, count)
@@ -375,6 +401,7 @@ class Operations:
 
     async def close(self) -> None:
         """Ends all that is open, durably."""
+        await self._ahead.close()
         await self.files.close()
         await self._holding.close()
         await self.files.close()

@@ -10,6 +10,8 @@ from typing import Final
 
 from gfsclient.core import Core
 from gfsclient.locations import ChunkMap
+from gfsclient.mount.ahead import Ahead
+from gfsclient.quickreads import QUICK_BYTES_MAX, QuickReads
 from gfsclient.reader import FileReader
 from gfsprotocol.messages import Attributes, Locations
 
@@ -20,9 +22,11 @@ READERS_MAX: Final = 32
 
 
 class Readers:
-    """Which readers may fetch ahead: those used last, of all files."""
+    """Which readers may fetch ahead: those used last, of all files. And the short ways that they share."""
 
-    def __init__(self) -> None:
+    def __init__(self, quick: QuickReads, ahead: Ahead) -> None:
+        self.quick = quick
+        self.ahead = ahead
         self._used: OrderedDict[FileReader, None] = OrderedDict()
 
     def used(self, reader: FileReader) -> None:
@@ -54,6 +58,8 @@ class FileReads:
         self._readers = readers
         self._sequences: list[_Sequence] = []
         self._random = FileReader(core, self.chunks)
+        self._whole = readers.ahead.take(located.attributes)
+        """The file, if it is small and was fetched ahead."""
 
     @property
     def attributes(self) -> Attributes:
@@ -61,16 +67,35 @@ class FileReads:
 
     async def read(self, offset: int, count: int) -> bytes:
         """Up to ``count`` bytes at ``offset``; fewer at the end of the file."""
+        whole = self._whole
+        if whole is not None and offset + count <= len(whole):
+            return whole[offset : offset + count]
         sequence = self._sequence(offset)
+        continues = sequence is not None and sequence.expected == offset
+        if sequence is not None:
+            sequence.expected = offset + count
+        if not continues and count <= QUICK_BYTES_MAX and (data := await self._quick_read(offset, count)) is not None:
+            if sequence is not None:
+                sequence.reader.expect(offset + count)
+            return data
         if sequence is None:
             return await self._core.in_thread(self._random.read, offset, count)
-        sequence.expected = offset + count
         self._readers.used(sequence.reader)
         async with sequence.turn:
             ready = sequence.reader.ready(offset, count)
             if ready is not None:
                 return ready
             return await self._core.in_thread(sequence.reader.read, offset, count)
+
+    async def _quick_read(self, offset: int, count: int) -> bytes | None:
+        """The bytes, if they are easily had from the nearest replica."""
+        index, start = divmod(offset, self.chunks.chunk_bytes)
+        location = self.chunks.known(index)
+        if location is None:
+            return None
+        if not offset and self.attributes.size <= QUICK_BYTES_MAX:
+            self._readers.ahead.read(self.chunks.inode)
+        return await self._readers.quick.read(location, start, count, self._core.config.hedge_seconds)
 
     def _sequence(self, offset: int) -> _Sequence | None:
         """The one that this read continues; else a new or an idle one. None if all are busy."""
