@@ -10,6 +10,7 @@ from gfsclient.core import Core
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.openfiles import Handle, OpenFile
 from gfsclient.mount.reading import Readers
+from gfsclient.syncing import Syncer
 from gfsclient.user import User
 from gfsprotocol.errors import GfsError, StaleHandle
 
@@ -36,6 +37,7 @@ class FileTable:
         self._readers = Readers()
         self._lost: dict[int, GfsError] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._syncer = Syncer(core)
         self._turn = asyncio.Semaphore(SETTLING_AT_ONCE)
         self._next_round: asyncio.Event | None = None
 
@@ -105,6 +107,7 @@ class FileTable:
         """Behind the program's back: nothing here is waited for by anyone, unless the file is opened again."""
         try:
             await self._round()
+            await self._sync(file)
             if not file.is_settled:
                 async with self._turn, file.lock:
                     if self._is_used(file):
@@ -124,6 +127,14 @@ class FileTable:
             self._lost[file.inode] = error
         if file.writer is None and not file.holds:
             self._drop(file)
+
+    async def _sync(self, file: OpenFile) -> None:
+        """Together with other files, as far as that goes. Without the lock: what is written meanwhile is not meant."""
+        writer = file.writer
+        chunks = writer.unsynced() if writer is not None and not self._is_used(file) else []
+        if writer is not None and chunks:
+            done = await self._syncer.sync(chunks)
+            writer.synced(chunk for chunk, is_synced in zip(chunks, done, strict=True) if is_synced)
 
     @staticmethod
     def _is_used(file: OpenFile) -> bool:
