@@ -143,13 +143,23 @@ class Replica:
                 pass
             elif offset < self.length:
                 self._overwrite(file, offset, data, digests)
-            elif sync and offset == self.length and len(data) <= JOURNALED_BYTES_MAX:
+            elif offset == self.length and self._is_journaled(len(data), sync):
                 self._append_journaled(file, data, digests)
             else:
                 self._append(file, offset, data, digests)
             if sync:
                 self._sync_file(file)
             return self.position
+
+    def _is_journaled(self, count: int, sync: bool) -> bool:
+        """Whether an append is small enough for the journal to carry its bytes.
+
+        Also one that need not be durable yet, if the whole chunk is so small: it will have to be, soon, together with
+        other small files, and then one fsync of the journal does for all of them.
+        """
+        return count <= JOURNALED_BYTES_MAX and (
+            sync or (not self.dirty and self.length + count <= JOURNALED_BYTES_MAX)
+        )
 
     def cut(self, length: int, sync: bool) -> int:
         """Cuts or extends with zeros to ``length``; otherwise as :meth:`put`."""

@@ -13,8 +13,9 @@ from gfschunkserver.opening import open_write
 from gfschunkserver.preparing import serve_prepare
 from gfschunkserver.reading import serve_read
 from gfschunkserver.session import WriteSession
+from gfschunkserver.syncing import serve_sync
 from gfsprotocol import bulk
-from gfsprotocol.bulk import OpenWrite, Prepare, Read, WriteClosed, WriteOpened
+from gfsprotocol.bulk import OpenWrite, Prepare, Read, SyncChunks, WriteClosed, WriteOpened
 from gfsprotocol.bulksocket import BulkConnection, error_header
 from gfsprotocol.errors import (
     Busy,
@@ -138,6 +139,8 @@ class BulkService:
                 self._write(connection, request)
             case Prepare():
                 serve_prepare(self._engine, connection, request)
+            case SyncChunks():
+                serve_sync(self._engine, connection, request)
             case _:
                 raise RemoteProtocolError(f"a {type(request).__name__} outside a session")
 

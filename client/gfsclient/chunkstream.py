@@ -20,6 +20,7 @@ from gfsclient.core import Core
 from gfsclient.leases import MASTER_SECONDS, ChunkLease, FirstLease
 from gfsclient.links import backoff_seconds
 from gfsclient.session import Packet, WriteSession
+from gfsclient.syncing import UnsyncedChunk
 from gfsprotocol import bulk
 from gfsprotocol.checksums import segment_digests
 from gfsprotocol.errors import (
@@ -37,6 +38,7 @@ from gfsprotocol.messages import AttributesReply, ChunkLength, Lease, Locate, Lo
 
 IDLE_SECONDS: Final = 2.0
 WATCH_SECONDS: Final = 1.0
+SMALL_CHUNK_BYTES: Final = 1 << 20
 WINDOW_PACKETS: Final = 8
 """Packets sent and not acknowledged, per chunk."""
 
@@ -74,6 +76,8 @@ class ChunkStream:
         self._queue: deque[Packet] = deque()
         self._unacknowledged: deque[Packet] = deque()
         self._chunk = 0
+        self._acknowledged = 0
+        """How many packets were."""
         self._acknowledged_end = 0
         self._acknowledged_version = 0
         self._verifier = 0
@@ -104,6 +108,25 @@ class ChunkStream:
     def is_settled(self) -> bool:
         """Whether there is nothing of it that is under way, unsynced or unknown to the master, and no error to tell."""
         return self.is_idle and not self.is_unsynced and not self.is_unrecorded and self.error is None
+
+    def unsynced(self) -> UnsyncedChunk | None:
+        """What its servers have to be told for a sync without a session; None if only a session can do it.
+
+        Or had better: of a large chunk, because others are synced together with it.
+        """
+        lease = self._lease.current
+        if self._acknowledged_end > SMALL_CHUNK_BYTES:
+            return None
+        if not self.is_idle or self.error is not None or lease is None or self._lease.is_over or not self._verifier:
+            return None
+        if self._acknowledged_version != lease.grant.version or self._chunk != lease.grant.chunk:
+            return None
+        return UnsyncedChunk(self.index, lease, self._verifier, self._acknowledged)
+
+    def synced(self, chunk: UnsyncedChunk) -> None:
+        """What had been acknowledged when ``chunk`` was taken is on stable storage everywhere."""
+        if chunk.acknowledged == self._acknowledged:
+            self.is_unsynced = False
 
     @property
     def needs_sync(self) -> bool:
@@ -322,6 +345,7 @@ class ChunkStream:
         with self._changed:
             self._trouble_since, self._attempt = None, 0
             self._unacknowledged.popleft()
+            self._acknowledged += 1
             self._chunk = session.lease.grant.chunk
             self._acknowledged_version = session.lease.grant.version
             self.is_unsynced = not packet.sync

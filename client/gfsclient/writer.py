@@ -7,7 +7,7 @@ acknowledged and synced.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from typing import Final
 
@@ -15,6 +15,7 @@ from gfsclient.chunkstream import ChunkStream
 from gfsclient.core import Core
 from gfsclient.leases import FirstLease
 from gfsclient.session import Packet, new_buffer
+from gfsclient.syncing import UnsyncedChunk
 from gfsprotocol import bulk
 from gfsprotocol.errors import DeadlineExceeded, FileTooLarge, GfsError, StaleHandle
 from gfsprotocol.ids import FILE_BYTES_MAX, PACKET_BYTES
@@ -229,6 +230,20 @@ class FileWriter:
             if self._packet is not None or self._given_up or (self._recording and not self._recording.done()):
                 return False
             return all(stream.is_settled for stream in self._streams.values())
+
+    def unsynced(self) -> list[UnsyncedChunk]:
+        """The chunks whose servers can be asked to sync them without a session."""
+        with self._changed:
+            told = [stream.unsynced() for stream in self._streams.values() if stream.is_unsynced]
+        return [chunk for chunk in told if chunk is not None]
+
+    def synced(self, chunks: Iterable[UnsyncedChunk]) -> None:
+        """These chunks are on stable storage everywhere, as they were when :meth:`unsynced` told them."""
+        with self._changed:
+            for chunk in chunks:
+                stream = self._streams.get(chunk.index)
+                if stream is not None:
+                    stream.synced(chunk)
 
     def settle(self) -> None:
         """Makes all durable, as the last thing before the end; if that fails, the registration is ended."""

@@ -19,6 +19,8 @@ PREAMBLE: Final = b"\xf6GFSB\x00\x00" + bytes([BULK_VERSION])
 PREFIX: Final = struct.Struct("<2sHI")
 MAGIC: Final = b"\xf6b"
 HEADER_BYTES_MAX: Final = 0xFFFF
+SYNC_ITEMS_MAX: Final = 64
+"""So many grants fit into a header."""
 REQUEST_PAYLOAD_BYTES_MAX: Final = PACKET_BYTES
 REPLY_PAYLOAD_BYTES_MAX: Final = CHUNK_BYTES_MAX
 
@@ -117,6 +119,27 @@ class CommitVersion(Header, frozen=True, tag=7):
     """What all members can vouch for from now on: they are equal."""
 
 
+class SyncItem(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A chunk that has unsynced writes."""
+
+    grant: bytes
+    """The signed grant under which they were acknowledged."""
+    position: int
+    """Which member of the grant the receiver is."""
+    verifier: int
+    """Under which they were acknowledged."""
+
+
+class SyncChunks(Header, frozen=True, tag=8):
+    """Outside a session: what was acknowledged of these chunks is to be on this server's stable storage. Reply: Synced.
+
+    NFS's COMMIT (RFC 1813 §3.3.21) for many chunks at once, to each member of their grants.
+    """
+
+    items: tuple[SyncItem, ...]
+    """At most SYNC_ITEMS_MAX."""
+
+
 class WriteOpened(Header, frozen=True, tag=20):
     length: int
     """Of the chunk, at the primary."""
@@ -161,6 +184,12 @@ class Table(Header, frozen=True, tag=24):
     """0 if the server was started since the replica was last written to: it may lack what was not synced."""
 
 
+class Synced(Header, frozen=True, tag=26):
+    """Which of the chunks are: not those of which this server may lack something, or that have another grant by now."""
+
+    done: tuple[bool, ...]
+
+
 class BulkError(Header, frozen=True, tag=25):
     """A request failed; ``code``, ``message`` and ``hint`` as in :mod:`gfsprotocol.errors`."""
 
@@ -169,8 +198,8 @@ class BulkError(Header, frozen=True, tag=25):
     hint: str = ""
 
 
-RequestHeader = OpenWrite | Mutate | CloseWrite | Read | Prepare | Reconcile | CommitVersion
-ReplyHeader = WriteOpened | Ack | WriteClosed | ReadReply | Table | BulkError
+RequestHeader = OpenWrite | Mutate | CloseWrite | Read | Prepare | Reconcile | CommitVersion | SyncChunks
+ReplyHeader = WriteOpened | Ack | WriteClosed | ReadReply | Table | BulkError | Synced
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[RequestHeader] = msgspec.msgpack.Decoder(RequestHeader)

@@ -172,6 +172,8 @@ class FakeChunkServer:
                         reply = error_header(error)
                 elif isinstance(request, bulk.CloseWrite):
                     grant, reply = None, bulk.WriteClosed()
+                elif isinstance(request, bulk.SyncChunks):
+                    reply = bulk.Synced(tuple(map(self._sync, request.items)))
                 else:
                     assert isinstance(request, bulk.Read)
                     self.after(request)
@@ -264,6 +266,16 @@ class FakeChunkServer:
             if request.kind == bulk.APPEND:
                 self.fleet.appended[grant.chunk, grant.version, client, request.record] = ack
             return ack
+
+    def _sync(self, item: bulk.SyncItem) -> bool:
+        grant = open_grant(self.fleet.key, item.grant)
+        assert grant.members[item.position].server == self.server
+        with self.fleet.lock:
+            replica = self.replicas.get(grant.chunk)
+            if replica is None or (replica.version, replica.verifier) != (grant.version, item.verifier):
+                return False
+            replica.synced = len(replica.data)
+            return True
 
     def _put(self, chunk: int, offset: int, payload: bytes) -> None:
         data = self.replicas[chunk].data

@@ -10,6 +10,7 @@ from gfsclient.core import Core
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.openfiles import Access, Handle, OpenFile
 from gfsclient.mount.reading import Readers
+from gfsclient.syncing import Syncer
 from gfsclient.user import User
 from gfsprotocol.errors import GfsError, StaleHandle
 
@@ -36,6 +37,7 @@ class FileTable:
         self._readers = readers
         self._lost: dict[int, GfsError] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._syncer = Syncer(core)
         self._turn = asyncio.Semaphore(SETTLING_AT_ONCE)
         self._next_round: asyncio.Event | None = None
 
@@ -132,6 +134,7 @@ class FileTable:
     async def _settle(self, file: OpenFile) -> None:
         """Makes durable what was written, together with what else is closed at this time."""
         await self._round()
+        await self._sync(file)
         if file.is_settled:
             return
         async with self._turn, file.lock:
@@ -149,6 +152,14 @@ class FileTable:
         if len(self._lost) >= LOST_MAX:
             del self._lost[next(iter(self._lost))]
         self._lost[file.inode] = error
+
+    async def _sync(self, file: OpenFile) -> None:
+        """Together with other files, as far as that goes. Without the lock: what is written meanwhile is not meant."""
+        writer = file.writer
+        chunks = writer.unsynced() if writer is not None and not self._is_used(file) else []
+        if writer is not None and chunks:
+            done = await self._syncer.sync(chunks)
+            writer.synced(chunk for chunk, is_synced in zip(chunks, done, strict=True) if is_synced)
 
     @staticmethod
     def _is_used(file: OpenFile) -> bool:

@@ -1,0 +1,82 @@
+"""What is left to do for files that were closed is done for many at once."""
+
+import asyncio
+import os
+
+from gfsprotocol import bulk
+from gfsprotocol.errors import ConnectionLost
+from tests.client.smallcluster import SmallCluster
+from tests.mount.scene import ROOT, Mounted, mounts
+
+
+def sync_sessions(cluster: SmallCluster) -> int:
+    """How many syncs came in sessions of their own."""
+    requests = [request for server in cluster.fleet.servers.values() for request in server.requests]
+    return sum(isinstance(request, bulk.Mutate) and request.kind == bulk.SYNC for request in requests)
+
+
+def are_synced(cluster: SmallCluster, data: bytes) -> int:
+    """How many replicas have all of ``data`` on stable storage."""
+    replicas = [replica for server in cluster.fleet.servers.values() for replica in server.replicas.values()]
+    return sum(replica.data == data and replica.synced == len(data) for replica in replicas)
+
+
+async def write_files(mount: Mounted, count: int, data: bytes) -> list[int]:
+    return [await mount.write_file(b"file-%d" % number, data) for number in range(count)]
+
+
+async def test_small_files_are_synced_together_after_they_are_closed() -> None:
+    async with mounts() as (cluster, [mount]):
+        await write_files(mount, 5, b"small")
+        assert not are_synced(cluster, b"small"), "close(2) waits for no disk"
+        await mount.operations.close()
+        assert are_synced(cluster, b"small") == 15
+        assert not sync_sessions(cluster)
+
+
+async def test_a_file_whose_servers_cannot_be_asked_together_is_synced_in_a_session() -> None:
+    def refuse(request: bulk.RequestHeader) -> None:
+        if isinstance(request, bulk.SyncChunks):
+            raise ConnectionLost("no")
+
+    async with mounts() as (cluster, [mount]):
+        cluster.fleet.servers[2].before = refuse
+        await write_files(mount, 2, b"small")
+        await mount.operations.close()
+        assert are_synced(cluster, b"small") == 6
+        assert sync_sessions(cluster) == 2
+
+
+async def test_a_large_chunk_keeps_no_small_ones_waiting() -> None:
+    async with mounts() as (cluster, [mount]):
+        data = bytes(2 << 20)
+        await write_files(mount, 1, data)
+        await mount.operations.close()
+        assert are_synced(cluster, data) == 3
+        assert sync_sessions(cluster) == 1
+
+
+async def test_what_is_written_while_a_file_is_being_synced_is_synced_too() -> None:
+    async with mounts() as (cluster, [mount]):
+        number, inode = await mount.create(b"file")
+        await mount.operations.write(number, 0, b"first")
+        await mount.finish(number)
+        again, _ = await mount.operations.open(inode, os.O_WRONLY, ROOT)
+        await mount.operations.write(again, 0, b"again")
+        await mount.finish(again)
+        await mount.operations.close()
+        assert are_synced(cluster, b"again") == 3
+
+
+async def test_files_that_are_closed_together_end_in_one_commit() -> None:
+    async with mounts() as (cluster, [mount]):
+        leader = cluster.harness.leader
+        numbers = [(await mount.create(b"file-%d" % number))[0] for number in range(20)]
+        async with asyncio.timeout(10):
+            await leader.committer.drained()
+        commits = leader.measures.commits
+        for number in numbers:
+            await mount.finish(number)
+        await mount.operations.close()
+        assert leader.measures.commits - commits < 10
+        assert not leader.state.writers
