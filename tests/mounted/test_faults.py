@@ -63,10 +63,12 @@ class Work:
         assert read(kept) == data
         assert kept.name in os.listdir(self._place)
         descriptor = os.open(kept, os.O_RDWR | os.O_APPEND)
-        os.write(descriptor, b"appended")
-        os.fsync(descriptor)
-        assert os.pread(descriptor, 20, len(data)) == b"appended"
-        os.close(descriptor)
+        try:
+            os.write(descriptor, b"appended")
+            os.fsync(descriptor)
+            assert os.pread(descriptor, 20, len(data)) == b"appended"
+        finally:
+            os.close(descriptor)
 
     def start(self) -> None:
         self._thread.start()
