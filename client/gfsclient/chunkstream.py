@@ -225,7 +225,8 @@ class ChunkStream:
             try:
                 if self._lease.is_over:
                     self._record_first()
-                return self._lease.obtain(deadline)
+                lease = self._lease.obtain(deadline)
+                return lease if self._still_wants(lease) else None
             except StaleHandle:
                 if not self._follows_cuts or not self._follow_cut():
                     raise
@@ -236,8 +237,7 @@ class ChunkStream:
     def _follow_cut(self) -> bool:
         """After a refusal: whether others have cut the chunk, and no more is gone than what they have cut off.
 
-        The next lease is then asked for as if it were the first. If there is another chunk by now, or none, nothing
-        needs a sync that was written before.
+        The next lease is then asked for as if it were the first.
         """
         lease = self._lease.current
         if lease is None or self.is_unrecorded:
@@ -247,12 +247,25 @@ class ChunkStream:
             self._lease = ChunkLease(self._core, self._inode, self.index)
             self._acknowledged_end = 0
             if not any(chunk.chunk == lease.grant.chunk for chunk in located.chunks):
-                self._queue = deque(packet for packet in self._queue if packet.kind != bulk.SYNC)
-                self.is_unsynced = False
-                self._holders = frozenset()
-                self._refusals.clear()
-                self._loss = None
+                self._forget_acknowledged()
         return True
+
+    def _still_wants(self, lease: Lease) -> bool:
+        """Whether there is something to send under this lease; not if all was for a chunk that others have cut off."""
+        if not self._follows_cuts or self._chunk in (0, lease.grant.chunk):
+            return True
+        with self._changed:
+            self._forget_acknowledged()
+            return bool(self._queue)
+
+    def _forget_acknowledged(self) -> None:
+        """There is another chunk by now, or none: nothing that was written before needs a sync. With the condition."""
+        self._queue = deque(packet for packet in self._queue if packet.kind != bulk.SYNC)
+        self.is_unsynced = False
+        self._chunk = self._verifier = 0
+        self._holders = frozenset()
+        self._refusals.clear()
+        self._loss = None
 
     def _record_first(self) -> None:
         """Tells the master what is acknowledged: under a new lease a chunk may be cut to its recorded length."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gfsclient.chunkstream import ChunkStream
 from gfsclient.mount.answers import Changes
 from gfsprotocol.errors import StaleHandle
 from gfsprotocol.ids import ROOT_INODE
@@ -156,6 +157,34 @@ async def test_what_was_cut_off_elsewhere_before_it_was_durable_is_no_error(size
         await here.operations.fsync(again)
         assert await there.content(inode) == (b"three more of it" if size else b"three")
         await here.finish(again)
+
+
+async def test_a_chunk_that_is_replaced_while_its_writer_asks_for_it_needs_no_sync(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"one")
+        number, _ = await here.operations.open(inode, os.O_WRONLY, ROOT)
+        await here.operations.write(number, 0, b"two")
+        await here.operations.flush(number)
+        await there.operations.setattr(inode, Changes(size=2), False, ROOT)
+        theirs, _ = await there.operations.open(inode, os.O_WRONLY, ROOT)
+        await there.operations.write(theirs, 2, b"more")
+        await there.operations.fsync(theirs)
+        loop, follow_cut = asyncio.get_running_loop(), ChunkStream._follow_cut
+
+        def follow_and_be_late(stream: ChunkStream) -> bool:
+            followed = follow_cut(stream)
+            work = there.operations.setattr(inode, Changes(size=0), False, ROOT)
+            asyncio.run_coroutine_threadsafe(work, loop).result()
+            return followed
+
+        monkeypatch.setattr(ChunkStream, "_follow_cut", follow_and_be_late)
+        async with asyncio.timeout(20):
+            await here.operations.fsync(number)
+        await here.finish(number)
+        await there.finish(theirs)
+        assert await there.content(inode) == b""
 
 
 async def test_what_is_gathered_when_others_cut_the_file_is_written_behind_the_cut() -> None:

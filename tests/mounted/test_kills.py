@@ -1,8 +1,10 @@
 """Programs on a mount under which masters and chunk servers are killed all the time: none may notice anything."""
 
+import contextlib
 import os
 import random
 import shutil
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,65 +84,93 @@ def wait_until_told(descriptor: int, modified_ns: int) -> None:
     seconds_until("it is told", lambda: os.fstat(descriptor).st_mtime_ns == modified_ns)
 
 
-def difference(found: bytes, expected: bytes) -> str:
-    first = next((at for at, (one, other) in enumerate(zip(found, expected, strict=False)) if one != other), -1)
-    last = next((at for at in range(min(len(found), len(expected)) - 1, -1, -1) if found[at] != expected[at]), -1)
-    return (
-        f"{len(found)} bytes instead of {len(expected)}, others from {first} to {last}, {found[first : first + 20]!r}\n"
-    )
+class Shared:
+    """A file that two mounts change in turn; each of them has it open all the while, too."""
 
+    def __init__(self, pair: Pair) -> None:
+        self._files = [mount / "file" for mount in pair]
+        self._content = b""
+        self._last = 0
+        """Which mount has changed it last."""
+        self._open: list[int] = []
+        self.told: deque[str] = deque(maxlen=10)
+        write(self._files[0], b"")
+        self._open_again()
 
-def change_and_read(pair: Pair, chance: random.Random, rounds: int) -> None:
-    """One mount changes a file in one of several ways and closes it; the other one opens it by name and reads."""
-    expected, writer, told = b"", 0, list[str]()
-    write(pair[0] / "file", expected)
-    kept = [os.open(mount / "file", os.O_RDWR) for mount in pair]
-    for number in range(rounds):
-        last, (writer, reader) = writer, chance.sample(range(2), 2)
-        data = chance.randbytes(chance.choice((1, 5000, 70_000, 1_500_000)))
-        way = chance.choice(("rewrite", "save", "append", "overwrite", "kept", "cut"))
-        file = pair[writer] / "file"
-        if way == "rewrite":
-            write(file, data)
-            expected = data
-        elif way == "save":
-            write(file.with_name("new"), data)
-            os.rename(file.with_name("new"), file)
-            expected = data
-            for descriptor in kept:
-                os.close(descriptor)
-            kept = [os.open(mount / "file", os.O_RDWR) for mount in pair]
-        elif way == "append":
-            descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
-            os.write(descriptor, data)
-            os.close(descriptor)
-            expected += data
-        elif way == "cut":
-            os.truncate(file, len(expected) // 2)
-            expected = expected[: len(expected) // 2]
-        else:
-            position = chance.randrange(len(expected) + 1)
-            if way == "kept":
-                wait_until_told(kept[writer], os.stat(pair[last] / "file").st_mtime_ns)
-            descriptor = kept[writer] if way == "kept" else os.open(file, os.O_WRONLY)
-            os.pwrite(descriptor, data, position)
-            if way == "kept":
-                os.fsync(descriptor)
-            else:
-                os.close(descriptor)
-            expected = expected[:position] + data + expected[position + len(data) :]
-        if chance.random() < 0.8:
-            found = read(pair[reader] / "file")
-            told.append(f"{number}: {way} of {len(data)} bytes by mount {writer}, read by mount {reader}")
-            assert found == expected, difference(found, expected) + "\n".join(told[-8:])
-        else:
-            told.append(f"{number}: {way} of {len(data)} bytes by mount {writer}")
-    for descriptor in kept:
+    def _open_again(self) -> None:
+        self.close()
+        self._open = [os.open(file, os.O_RDWR) for file in self._files]
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.pop())
+
+    def change(self, way: str, mount: int, data: bytes, chance: random.Random) -> None:
+        self.told.append(f"{way} by mount {mount}: {len(self._content)} bytes, {len(data)} new ones")
+        getattr(self, way)(mount, data, chance.randrange(len(self._content) + 1))
+        self._last = mount
+
+    def rewrite(self, mount: int, data: bytes, _position: int) -> None:
+        write(self._files[mount], data)
+        self._content = data
+
+    def save(self, mount: int, data: bytes, _position: int) -> None:
+        file = self._files[mount]
+        write(file.with_name("new"), data)
+        os.rename(file.with_name("new"), file)
+        self._content = data
+        self._open_again()
+
+    def append(self, mount: int, data: bytes, _position: int) -> None:
+        descriptor = os.open(self._files[mount], os.O_WRONLY | os.O_APPEND)
+        os.write(descriptor, data)
         os.close(descriptor)
+        self._content += data
+
+    def cut(self, mount: int, _data: bytes, position: int) -> None:
+        os.truncate(self._files[mount], position)
+        self._content = self._content[:position]
+
+    def overwrite(self, mount: int, data: bytes, position: int) -> None:
+        descriptor = os.open(self._files[mount], os.O_WRONLY)
+        os.pwrite(descriptor, data, position)
+        os.close(descriptor)
+        self._put(data, position)
+
+    def overwrite_open(self, mount: int, data: bytes, position: int) -> None:
+        descriptor, modified_ns = self._open[mount], os.stat(self._files[self._last]).st_mtime_ns
+        seconds_until("its mount is told", lambda: os.fstat(descriptor).st_mtime_ns == modified_ns)
+        os.pwrite(descriptor, data, position)
+        os.fsync(descriptor)
+        self._put(data, position)
+
+    def _put(self, data: bytes, position: int) -> None:
+        self._content = self._content[:position] + data + self._content[position + len(data) :]
+
+    def check(self, mount: int) -> None:
+        """Whoever opens it now reads what was closed or synced last."""
+        found, expected = read(self._files[mount]), self._content
+        if found != expected:
+            same = next((at for at, byte in enumerate(found) if expected[at : at + 1] != bytes((byte,))), len(found))
+            steps = "\n".join(self.told)
+            raise AssertionError(
+                f"mount {mount} has {len(found)} bytes instead of {len(expected)}, the same up to {same}\n{steps}"
+            )
+
+
+WAYS = ("rewrite", "save", "append", "cut", "overwrite", "overwrite_open")
 
 
 def test_two_mounts_see_what_the_other_has_closed(mounts: Mounts) -> None:
     first, second = mounts(2, masters=2, master=QUICK)
     with first.watched(1200.0), second.watched(1200.0), killing(first.cluster, SEED):
         for number in range(ROUNDS):
-            change_and_read((first.path, second.path), random.Random(SEED + number), 150)
+            chance = random.Random(SEED + number)
+            shared = Shared((first.path, second.path))
+            with contextlib.closing(shared):
+                for _ in range(150):
+                    writer, reader = chance.sample(range(2), 2)
+                    size = chance.choice((1, 5000, 70_000, 1_500_000))
+                    shared.change(chance.choice(WAYS), writer, chance.randbytes(size), chance)
+                    if chance.random() < 0.8:
+                        shared.check(reader)
