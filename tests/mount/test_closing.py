@@ -80,3 +80,18 @@ async def test_files_that_are_closed_together_end_in_one_commit() -> None:
         await mount.operations.close()
         assert leader.measures.commits - commits < 10
         assert not leader.state.writers
+
+
+async def test_who_replaces_a_closed_file_harms_no_later_writer() -> None:
+    """Its last bytes were cut off before they were synced: nothing is lost, and nobody is to be told so."""
+    async with mounts(2) as (cluster, pair):
+        inode = await pair[0].write_file(b"file", b"first")
+        for turn in range(1, 7):
+            mount = pair[turn % 2]
+            number, _ = await mount.operations.open(inode, os.O_WRONLY | os.O_TRUNC, ROOT)
+            await mount.operations.write(number, 0, b"turn %d" % turn)
+            await mount.finish(number)
+        assert await pair[1].content(inode) == b"turn 6"
+        for mount in pair:
+            await mount.operations.close()
+        assert not cluster.harness.leader.state.writers
