@@ -32,7 +32,8 @@ from gfsprotocol.messages import Attributes, AttributesReply
 
 MODE_BITS: Final = 0o7777
 CAPABILITY: Final = b"security.capability"
-NOW_WITHIN_NS: Final = 10_000_000
+NOW_WITHIN_NS: Final = 5_000_000_000
+"""A request may have waited for so long before it is looked at here."""
 OPENING_SECONDS: Final = 1.0
 """For so long the kernel may keep the attributes of a file that a program creates."""
 
