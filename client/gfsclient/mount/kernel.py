@@ -27,7 +27,13 @@ class Notifier:
         self._thread.start()
 
     def expire_attributes(self, inode: int) -> None:
-        """Only the attributes, before this returns: for that the kernel waits for nothing."""
+        """Only the attributes, before this returns: for that the kernel waits for nothing.
+
+        It is for a file that is just being opened, which drops the pages, too. A notice that still waits is not sent
+        after it: the kernel ignores attributes that it has asked for before a notice and gets behind it.
+        """
+        with self._changed:
+            self._waiting.pop((inode, None), None)
         try:
             pyfuse3.invalidate_inode(self._shown(inode), attr_only=True)
         except OSError as error:
