@@ -48,12 +48,18 @@ class StandardOutput:
             return sys.stdout.buffer.write(data)
         except BrokenPipeError as error:
             raise OutputClosed from error
+        except OSError:
+            discard_output(0)  # it is told once: what is still in the buffer would fail again at the exit
+            raise
 
     def flush(self) -> None:
         try:
             sys.stdout.buffer.flush()
         except BrokenPipeError as error:
             raise OutputClosed from error
+        except OSError:
+            discard_output(0)  # as above
+            raise
 
 
 def line(text: str = "", end: str = "\n") -> None:
