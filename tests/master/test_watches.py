@@ -158,7 +158,7 @@ class Kept:
         for inode in named:
             self.drop(inode)
             self.names.pop((inode, b".."), None)
-        if isinstance(body, msg.SetXattr | msg.RemoveXattr):
+        if isinstance(body, msg.SetXattr | msg.RemoveXattr | msg.SetAttributes):
             self.drop(body.base)
         if isinstance(body, msg.EmptyTrash):
             for inode in body.inodes:
