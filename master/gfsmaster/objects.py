@@ -271,6 +271,7 @@ class Objects:
         if slot in inodes.directories:
             inodes.links[slot] = 0
             inodes.parent[slot] = 0
+            self._note_name(slot, b"..")
             if inodes.directories[slot]:
                 self.doomed.append(slot)
             else:
