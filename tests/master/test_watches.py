@@ -163,6 +163,7 @@ class Kept:
         if isinstance(body, msg.EmptyTrash):
             for inode in body.inodes:
                 self.drop(inode)
+                self.names.pop((inode, b".."), None)
         if isinstance(reply, msg.AttributesReply) and reply.attributes.links:
             self._keep_attributes(reply.attributes)
         if isinstance(body, msg.Close) and isinstance(reply, msg.AttributesReply) and not reply.attributes.links:
