@@ -160,10 +160,10 @@ class Kept:
             self.names.pop((inode, b".."), None)
         if isinstance(body, msg.SetXattr | msg.RemoveXattr | msg.SetAttributes):
             self.drop(body.base)
-        if isinstance(body, msg.EmptyTrash):
-            for inode in body.inodes:
-                self.drop(inode)
-                self.names.pop((inode, b".."), None)
+        trashed = body.inodes if isinstance(body, msg.EmptyTrash) else ()
+        for inode in (body.inode,) if isinstance(body, msg.RestoreTrash) else trashed:
+            self.drop(inode)
+            self.names.pop((inode, b".."), None)
         if isinstance(reply, msg.AttributesReply) and reply.attributes.links:
             self._keep_attributes(reply.attributes)
         if isinstance(body, msg.Close) and isinstance(reply, msg.AttributesReply) and not reply.attributes.links:
