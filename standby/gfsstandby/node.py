@@ -52,6 +52,14 @@ EndHolder = Callable[[Leadership], Awaitable[str]]
 """Ends what still holds the log's lock for a leader that has stopped; what was done, for people."""
 
 
+def _first_of(group: ExceptionGroup) -> Exception:
+    """What a node ends by: the first of our own errors, or the group if there is none.
+
+    Not by ``except*``, which wraps what is raised in it into a group again before Python 3.11.4.
+    """
+    return next((error for error in group.exceptions if isinstance(error, GfsError)), group)
+
+
 class Node:
     """A master node, and an rpc.Service."""
 
@@ -206,8 +214,8 @@ class Node:
                 watch.cancel()
                 checkpoints.cancel()
             return candidate.result()
-        except* GfsError as group:
-            raise group.exceptions[0] from None
+        except ExceptionGroup as group:
+            raise _first_of(group) from None
         finally:
             tailing.cancel()
             await asyncio.gather(tailing, return_exceptions=True)
@@ -323,15 +331,8 @@ class Node:
                 if peer.hello.role == "chunkserver":
                     peer.notify(msg.Leading(won.epoch, leader.term.clock_ms))
             await leader.run(self._write_checkpoints(leader))
-        except* Resigned:
-            resigned = True
-            self.measures.leaderships_ended["cut_off" if leader.is_cut_off else "resigned"] += 1
-        except* (LogFenced, LogFailed) as group:
-            for error in group.exceptions:
-                log.warning("%s leads no more: %s", self.config.node, error)
-                self.measures.leaderships_ended[type(error).__name__] += 1
-        except* GfsError as group:
-            raise group.exceptions[0] from None
+        except ExceptionGroup as group:
+            resigned = self._took_end(leader, group)
         finally:
             self.leader = None
             leader.end()
@@ -343,6 +344,19 @@ class Node:
             else:
                 await self._close_peers()
         return resigned
+
+    def _took_end(self, leader: Leader, group: ExceptionGroup) -> bool:
+        """Why a leadership ended: whether it resigned. What is no reason for that is raised."""
+        resigned, others = group.split(Resigned)
+        lost, others = others.split((LogFenced, LogFailed)) if others is not None else (None, None)
+        if resigned is not None:
+            self.measures.leaderships_ended["cut_off" if leader.is_cut_off else "resigned"] += 1
+        for error in lost.exceptions if lost is not None else ():
+            log.warning("%s leads no more: %s", self.config.node, error)
+            self.measures.leaderships_ended[type(error).__name__] += 1
+        if others is not None:
+            raise _first_of(others) from None
+        return resigned is not None
 
     def _first_operations(self, epoch: int) -> tuple[op.AnyOperation, ...]:
         begin = op.BeginEpoch(epoch, self.config.node)
