@@ -100,7 +100,7 @@ def test_a_database_drill_with_postgresql(cluster: Callable[..., Cluster], postg
 
 
 def test_answers_before_the_commit_lose_what_they_promised(tmp_path: Path) -> None:
-    arguments = [BIN / "gfs", "drill", "kill", "--acknowledge", "early", "--rounds", "5", "--seed", "1"]
+    arguments = [BIN / "gfs", "drill", "kill", "--acknowledge", "early", "--rounds", "2", "--seed", "1"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = dict(re.findall(r"^(early|durable) +\d+ +\d+ +(.*)$", done.stdout, re.MULTILINE))

@@ -1,6 +1,6 @@
 """For teaching: what an answer is worth that is given before the commit.
 
-Two throw-away clusters, alike but for the setting ``acknowledge``, go through the same kills.
+Two throw-away clusters, alike but for the setting ``acknowledge``, go through the same kills, with commits under way.
 """
 
 import random
@@ -15,7 +15,7 @@ import click
 from gfsclient.config import load_config
 from gfscluster import layout, processes, startup
 from gfscluster.drill import report
-from gfscluster.drill.hits import Hit, Kill
+from gfscluster.drill.hits import Hit, KillInCommit
 from gfscluster.drill.ledger import Fault
 from gfscluster.drill.report import Report
 from gfscluster.drill.series import Plan, Series
@@ -73,9 +73,9 @@ def _drill(kind: str, rounds: int, writers: int, seed: int, run: Callable[[Serie
         try:
             if startup.start_all(place, shape, READY_SECONDS, threading.Event()) is None:
                 raise KeyboardInterrupt
-            hits: list[Hit] = [Kill(place, shape, 0.0)]
             config = load_config(place.client_file)
             journal = load(MasterConfig, place.config_file(shape.master_names[0]), {}).journal
+            hits: list[Hit] = [KillInCommit(place, shape, 0.0, Path(journal.removeprefix("sqlite:///")))]
             # As fast as they can, so that something is always on its way to the log; names only.
             plan = Plan("kill", rounds, writers, 0.0, False, seed, "/drill", READY_SECONDS)
             click.echo(report.round_header())

@@ -22,6 +22,7 @@ from gfsprotocol.errors import ConfigurationError, RemoteProtocolError
 from gfsprotocol.messages import HandedOver, Handover
 
 HANDOVER_SECONDS: Final = 30.0
+IN_COMMIT_SECONDS: Final = 0.2
 FULL_BYTES: Final = 4096
 """No file may grow beyond that while the disk is "full"."""
 
@@ -208,6 +209,20 @@ class LockedJournal(Hit):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+class KillInCommit(LockedJournal):
+    """SIGKILL while the leader's commits wait for the log's lock, so that it surely takes some with it."""
+
+    async def act(self) -> None:
+        await super().act()
+        self.note = ""
+        try:
+            await asyncio.sleep(IN_COMMIT_SECONDS)
+            self._at = time.monotonic()
+            processes.kill(self.record)
+        finally:
+            self.lift()
 
 
 class FullDisk(Hit):
