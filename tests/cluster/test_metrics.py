@@ -101,16 +101,23 @@ async def test_every_process_shows_what_the_page_says_and_counts_what_happens(cl
     assert leader.value("gfs_master_requests_total", request="Create") == 1
     assert leader.value("gfs_master_failed_requests_total", request="Stat", error="NotFound") >= 1
     assert leader.value("gfs_master_failed_requests_total", error="PermissionDenied") >= 1
-    assert leader.value("gfs_master_commits_total") == leader.value("gfs_master_commit_seconds_count") > 0
-    assert leader.value("gfs_master_committed_records_total") >= leader.value("gfs_master_commits_total")
-    assert leader.value("gfs_master_chunk_servers", state="connected") == 2
+    # Each value is asked for by itself, and the leader may commit something in between.
+    commits, timed = "gfs_master_commits_total", "gfs_master_commit_seconds_count"
+    wait_until("every commit is timed", lambda: leader.value(commits) == leader.value(timed) > 0)
+    wait_until(
+        "every commit has a record", lambda: leader.value(commits) <= leader.value("gfs_master_committed_records_total")
+    )
+    wait_until("both servers are connected", lambda: leader.value("gfs_master_chunk_servers", state="connected") == 2)
     assert (leader.value("gfs_master_chunks"), leader.value("gfs_master_missing_chunks")) == (1, 0)
     standby.wait("gfs_master_applied_sequence", above=leader.value("gfs_master_committed_sequence") - 1)
-    assert leader.value("gfs_master_connections", role="master") == 1
+    wait_until("the standby is connected", lambda: leader.value("gfs_master_connections", role="master") == 1)
     assert sum(server.value("gfs_chunkserver_written_bytes_total") for server in servers) >= 600_000
     assert sum(server.value("gfs_chunkserver_read_bytes_total") for server in servers) >= 300_000
     assert all(server.value("gfs_chunkserver_journal_sync_seconds_count") > 0 for server in servers)
-    assert all(server.value("gfs_chunkserver_master_connected") == 2 for server in servers)
+    wait_until(
+        "both masters are heard",
+        lambda: all(server.value("gfs_chunkserver_master_connected") == 2 for server in servers),
+    )
     assert all(server.value("process_resident_memory_bytes") > 0 for server in [*servers, *masters])
 
 

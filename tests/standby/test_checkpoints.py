@@ -228,7 +228,7 @@ async def test_a_leader_with_a_standby_leaves_them_to_it(tmp_path: Path, monkeyp
 
 async def test_a_takeover_does_not_wait_for_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with endless_checkpoint(tmp_path, monkeypatch) as cluster:
-        assert len(children()) == 1
+        await until(lambda: len(children()) == 1)
         await cluster.crash(0)
         begun = asyncio.get_running_loop().time()
         await cluster.until_leading(1)
