@@ -6,9 +6,7 @@ so nothing piles up for a standby that is slow or stopped.
 """
 
 import asyncio
-import itertools
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -151,13 +149,12 @@ class Tailers:
         request, standby.waiting = standby.waiting, 0
         standby.peer.respond(request, reply, self._committer.committed)
 
-    def _after(self, sequence: int) -> Iterator[Batch]:
+    def _after(self, sequence: int) -> list[Batch]:
         """What follows a record, if it is kept here. Searched from the end: a standby is hardly ever far behind."""
-        newer = 0
+        newer: list[Batch] = []
         for batch in reversed(self._recent):
             if batch.first <= sequence:
                 break
-            newer += 1
-        begin = len(self._recent) - newer
-        if newer and self._recent[begin].first == sequence + 1:
-            yield from itertools.islice(self._recent, begin, None)
+            newer.append(batch)
+        newer.reverse()
+        return newer if newer and newer[0].first == sequence + 1 else []

@@ -1,6 +1,8 @@
 """What the leader pushes to its standbys, and when."""
 
 import asyncio
+from collections import deque
+from collections.abc import Iterator
 
 import pytest
 
@@ -87,6 +89,20 @@ async def test_what_is_not_kept_any_more_is_not_skipped(monkeypatch: pytest.Monk
     assert [tail.batches for tail in scene.standby.tails] == [()], "it has to read records 2 and 3 from the log"
     scene.ask(2)
     assert scene.standby.firsts == [3, 4, 5]
+
+
+async def test_what_a_standby_has_is_not_looked_through_for_what_it_lacks() -> None:
+    class FromTheEnd(deque[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            raise AssertionError("batches that the standby has had long since are walked over")
+
+    scene = Scene()
+    scene.tailers._recent = FromTheEnd()
+    for _ in range(5):
+        scene.commit()
+    await until(lambda: scene.tailers._next_push is None)
+    scene.ask(3)
+    assert scene.standby.firsts == [4, 5]
 
 
 async def test_nothing_is_pushed_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
