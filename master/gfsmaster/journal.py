@@ -9,8 +9,8 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar
 
 from gfsmaster.checkpoints import Restored
 from gfsmaster.oplog import Batch, Leadership, OperationLog
@@ -53,6 +53,45 @@ class Journal(Protocol):
         """Some of the batches that follow record ``after``, checked against the chain; none if there are none."""
 
 
+class _Call(Generic[_Result]):
+    """What the thread is to do, and the answer, which belongs to the event loop.
+
+    A call goes to the thread and back for each commit: a future of concurrent.futures that another one of asyncio
+    follows, with a wait for a deadline around it, costs more than the database.
+    """
+
+    __slots__ = ("_function", "_loop", "_turn", "answer", "deadline")
+
+    def __init__(self, function: Callable[[], _Result], loop: asyncio.AbstractEventLoop) -> None:
+        self._function = function
+        self._loop = loop
+        self._turn = threading.Lock()
+        self.answer: asyncio.Future[_Result] = loop.create_future()
+        self.deadline: asyncio.TimerHandle
+
+    def take(self) -> bool:
+        """From any thread, once: the thread that is to do it takes it, or who waits, so that it is never done."""
+        return self._turn.acquire(blocking=False)
+
+    def run(self) -> None:
+        """In the thread."""
+        settle: Callable[[], None]
+        try:
+            settle = partial(self.succeed, self._function())
+        except BaseException as error:  # noqa: BLE001 - it is for who waits
+            settle = partial(self.fail, error)
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: no one waits any more
+            self._loop.call_soon_threadsafe(settle)
+
+    def succeed(self, result: _Result) -> None:
+        if not self.answer.done():
+            self.answer.set_result(result)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
 class ThreadedJournal:
     """An operation log behind a thread of its own. No call but :meth:`restore` takes longer than CALL_SECONDS
     + INTERRUPTED_SECONDS.
@@ -66,18 +105,14 @@ class ThreadedJournal:
 
     def __init__(self, log: OperationLog) -> None:
         self.log = log
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="journal", daemon=True).start()
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
-            future, function = call
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(function())
-                except BaseException as error:  # noqa: BLE001 - it is for who waits
-                    future.set_exception(error)
-            del call, future, function
+            if call.take():
+                call.run()
+            del call
 
     async def run(
         self, function: Callable[_Arguments, _Result], *arguments: _Arguments.args, **named: _Arguments.kwargs
@@ -86,19 +121,23 @@ class ThreadedJournal:
         return await self._call(lambda: function(*arguments, **named), CALL_SECONDS)
 
     async def _call(self, function: Callable[[], _Result], seconds: float) -> _Result:
-        future: Future[_Result] = Future()
-        self._calls.put((future, function))
-        waiting = asyncio.wrap_future(future)
+        loop = asyncio.get_running_loop()
+        call = _Call(function, loop)
+        call.deadline = loop.call_later(seconds, self._interrupt, call, seconds)
+        self._calls.put(call)
         try:
-            for patience in (seconds, INTERRUPTED_SECONDS):
-                await asyncio.wait({waiting}, timeout=patience)
-                if waiting.done():
-                    return waiting.result()
-                self.log.interrupt()
-            raise LogFailed(f"the journal has not answered within {seconds:.3g} s")
+            return await call.answer
         finally:
-            future.cancel()  # at once: what the thread has not come to by now it never does
-            waiting.cancel()
+            call.deadline.cancel()
+            call.take()  # at once: what the thread has not come to by now it never does
+
+    def _interrupt(self, call: _Call[Any], seconds: float) -> None:
+        call.deadline = asyncio.get_running_loop().call_later(INTERRUPTED_SECONDS, self._give_up, call, seconds)
+        self.log.interrupt()
+
+    def _give_up(self, call: _Call[Any], seconds: float) -> None:
+        self.log.interrupt()
+        call.fail(LogFailed(f"the journal has not answered within {seconds:.3g} s"))
 
     async def close(self) -> None:
         """Ends the call that is running, if it does not end soon by itself."""
