@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -40,6 +40,7 @@ _PREPARING: Final = 0x676673
 _PASSING: Final = ("the database system is", "too many", "connection slots")
 """Of what PostgreSQL says when it starts, stops or is full."""
 BACKGROUND_WAL_PAGES: Final = 200
+NO_VALUES: Final[Mapping[str, Any]] = {}
 
 
 class Access(Enum):
@@ -82,8 +83,11 @@ class Database(Protocol):
     def limit_wait(self, connection: sa.Connection) -> None:
         """In this transaction, gives up waiting for a lock after CAMPAIGN_SECONDS."""
 
+    def commit(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
+        """A transaction of a commit: it ends well, or who began it closes the connection. Errors as SQLAlchemy's."""
+
     def run(self, connection: sa.Connection, statement: sa.TextClause, values: dict[str, Any]) -> Any:
-        """Executes a statement of each commit: gives ``rowcount`` and ``fetchone``. Errors as SQLAlchemy has them."""
+        """Executes a statement of a commit: gives ``rowcount`` and ``fetchone``. Errors as SQLAlchemy has them."""
 
     def confirm(self, connection: sa.Connection) -> None:
         """After a commit: LogFailed if it may not be as durable as it has to be."""
@@ -199,13 +203,24 @@ class SQLite:
         cause = error.orig if isinstance(error, DBAPIError) else None
         return str(getattr(cause, "sqlite_errorname", "")).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
+    @contextlib.contextmanager
+    def commit(self, connection: sa.Connection) -> Iterator[None]:
+        """By the driver, as :meth:`run`. What did not end well the pool rolls back when the connection is closed."""
+        self._execute(connection, "BEGIN")
+        yield
+        self._execute(connection, "COMMIT")
+
     def run(self, connection: sa.Connection, statement: sa.TextClause, values: dict[str, Any]) -> Any:
         """By the driver, which keeps its statements prepared: what SQLAlchemy does besides costs more than SQLite."""
+        return self._execute(connection, statement.text, values)
+
+    @staticmethod
+    def _execute(connection: sa.Connection, statement: str, values: Mapping[str, Any] = NO_VALUES) -> Any:
         driver: Any = connection.connection.driver_connection
         try:
-            return driver.execute(statement.text, values)
+            return driver.execute(statement, values)
         except sqlite3.Error as error:
-            raise DBAPIError.instance(statement.text, None, error, sqlite3.Error) from error
+            raise DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
     def confirm(self, connection: sa.Connection) -> None:
         """Nothing to ask: it has waited for the disk."""
@@ -311,6 +326,9 @@ class PostgreSQL:
 
     def lock_tables(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PREPARING})")
+
+    def commit(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
+        return connection.begin()
 
     def run(self, connection: sa.Connection, statement: sa.TextClause, values: dict[str, Any]) -> Any:
         return connection.execute(statement, values)

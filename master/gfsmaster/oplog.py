@@ -351,7 +351,7 @@ class OperationLog:
     def _fenced(self, epoch: int, batch: Batch | None = None, previous: bytes = b"") -> None:
         try:
             connection = self._appending = self._appending or self._engine.connect()
-            with connection.begin():
+            with self._database.commit(connection):
                 self._check_leads(connection, epoch)
                 if batch is not None:
                     self._check_follows(connection, batch, previous)
