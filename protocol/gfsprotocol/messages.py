@@ -101,6 +101,8 @@ class Attributes(Wire, frozen=True):
     """How many clients have it open for writing."""
     device: int = 0
     """Of a device node: its number, as ``st_rdev``."""
+    has_xattrs: bool = True
+    """Whether there are extended attributes; masters of before do not say."""
 
 
 class Entry(Wire, frozen=True):

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections import Counter
 
 import pytest
 
@@ -13,24 +12,10 @@ from gfsprotocol import messages as msg
 from gfsprotocol.errors import DataLost, NotFound
 from gfsprotocol.ids import ROOT_INODE
 from tests.client.smallcluster import SmallCluster
-from tests.mount.scene import ROOT, Mounted, attributes_of, mounts
+from tests.mount.scene import ROOT, Asked, Mounted, attributes_of, mounts
 from tests.mount.test_coherence import until
 
 NAMES = [b"%02d" % number for number in range(20)]
-
-
-class Asked(Counter[type]):
-    """How many questions of each kind a mount has asked the masters."""
-
-    def __init__(self, mount: Mounted) -> None:
-        super().__init__()
-        call = mount.masters.call
-
-        async def counted(body: msg.RequestBody, *arguments: object, **named: object) -> msg.ReplyBody:
-            self[type(body)] += 1
-            return await call(body, *arguments, **named)  # type: ignore[arg-type]
-
-        mount.masters.call = counted  # type: ignore[method-assign, assignment]
 
 
 async def look_up(mount: Mounted, name: bytes) -> msg.Attributes:

@@ -217,12 +217,20 @@ class Operations:
     # ---------------------------------------------------------------------------------------------- extended attributes
 
     async def getxattr(self, inode: int, name: bytes, user: User) -> bytes:
-        """An extended attribute. The kernel asks for capabilities at each write: that a file has none is kept."""
+        """An extended attribute. Who lists a directory asks for some of each entry, and the kernel for capabilities at
+        each write: that an inode has none is kept."""
         _check_namespace(name)
+        if self._has_no_xattrs(inode):
+            raise NoSuchAttribute(f"inode {inode} has no extended attributes")
         file = self.files.find(inode) if name == CAPABILITY else None
         if file is not None:
             return await self._capability(file)
         return (await self._masters.expect(msg.GetXattr(b"", inode, name), msg.Data, user=user)).data
+
+    def _has_no_xattrs(self, inode: int) -> bool:
+        """The kernel has checked what the caller may ask for."""
+        known = self._remembered.attributes(inode)
+        return known is not None and not known.has_xattrs
 
     async def _capability(self, file: OpenFile) -> bytes:
         if self._cache.is_fresh(file.inode, file.has_no_capability_at):
@@ -244,6 +252,8 @@ class Operations:
             file.has_no_capability_at = NEVER
 
     async def listxattr(self, inode: int, user: User) -> tuple[bytes, ...]:
+        if self._has_no_xattrs(inode):
+            return ()
         return (await self._masters.expect(msg.ListXattrs(b"", inode), msg.Names, user=user)).names
 
     async def removexattr(self, inode: int, name: bytes, user: User) -> None:
