@@ -238,6 +238,8 @@ class Create(PathRequest, frozen=True, tag=104):
     anonymous: bool = False
     allocate: bool = False
     """For a new, open file: its first chunk and the lease on it are wanted in the same answer, if that can be."""
+    follow: bool = True
+    """If not, a symlink at the end of the path is refused with SymlinkLoop, as with O_NOFOLLOW of open(2)."""
 
 
 class OpenForWrite(PathRequest, frozen=True, tag=105):

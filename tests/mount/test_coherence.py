@@ -9,7 +9,7 @@ import pytest
 
 from gfsclient.chunkstream import ChunkStream
 from gfsclient.mount.answers import Changes
-from gfsprotocol.errors import NoSuchAttribute, StaleHandle
+from gfsprotocol.errors import AlreadyExists, NoSuchAttribute, StaleHandle
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, Asked, attributes_of, mounts
 
@@ -69,6 +69,16 @@ async def test_that_an_inode_has_no_extended_attributes_is_kept_until_someone_se
         await there.listed()
         await there.operations.setxattr(inode, b"user.colour", b"blue", ROOT)
         assert await there.operations.getxattr(inode, b"user.colour", ROOT) == b"blue"
+
+
+async def test_nothing_is_made_through_a_symlink_that_the_kernel_does_not_know() -> None:
+    async with mounts(2) as (_, [here, there]):
+        await there.operations.symlink(ROOT_INODE, b"link", b"target", ROOT)
+        with pytest.raises(StaleHandle, match="has become a symlink"):
+            await here.create(b"link")
+        with pytest.raises(AlreadyExists):
+            await here.create(b"link", os.O_RDWR | os.O_EXCL)
+        assert await here.listed() == [b".", b"..", b"link"]
 
 
 async def test_pages_are_kept_while_nobody_else_writes() -> None:
