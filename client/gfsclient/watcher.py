@@ -147,6 +147,7 @@ class Watcher:
             self._inodes.note(inode, self.clock)
         for place in body.names:
             self._names.note(place, self.clock)
+            self._inodes.note(place[0], self.clock)  # the directory was changed, too, but that is told only once
         self._on_invalidate(body)
 
     def _drop_everything(self) -> None:

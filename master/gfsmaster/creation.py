@@ -17,6 +17,7 @@ from gfsprotocol.errors import (
     NotADirectory,
     NotFound,
     NotPermitted,
+    SymlinkLoop,
     TooManyLinks,
 )
 from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, NAME_BYTES_MAX, PATH_BYTES_MAX, REPLICATION_MAX
@@ -100,7 +101,7 @@ class CreationPlanner:
             parent = self._namespace.find(user, body.base, body.path)
             self._places.require_creation(Place(parent, b"", 0), user, body.path)
             return (self._file_at(parent, b"", body, user, writer),)
-        place = self._namespace.walk(user, body.base, body.path, follow=not body.exclusive)
+        place = self._namespace.walk(user, body.base, body.path, follow=body.follow and not body.exclusive)
         if not place.slot:
             if body.path.endswith(b"/"):
                 raise IsADirectory(f"{shown(body.path)}: a file cannot be made under a name that ends with a slash")
@@ -108,6 +109,8 @@ class CreationPlanner:
             return (self._file_at(place.parent, place.name, body, user, writer),)
         if body.exclusive:
             raise AlreadyExists(f"{shown(body.path)}: file exists")
+        if not body.follow and stat.S_ISLNK(self._inodes.mode[place.slot]):
+            raise SymlinkLoop(f"{shown(body.path)}: is a symbolic link")
         return self._writing.open_existing(place.slot, body.path, user, writer, body.truncate)
 
     def _file_at(self, parent: int, name: bytes, body: msg.Create, user: User, writer: bytes) -> op.MakeFile:

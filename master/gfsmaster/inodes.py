@@ -116,6 +116,7 @@ class Inodes(SlotTable):
             chunk_bytes,
             open_writers,
             self.devices.get(slot, 0),
+            slot in self.xattrs,
         )
 
     def path_of(self, slot: int) -> bytes:

@@ -3,7 +3,8 @@
 Of each client that watches, one byte per inode says what it may keep of it:
 
 - ATTRIBUTES: attributes, extended attributes, content. Told once: who wants to keep them again asks again;
-- NAMES: what stands under the directory's names, or that nothing does. It stays until the directory is gone;
+- NAMES: what stands under the directory's names, or that nothing does; of a directory that it has made, too. It stays
+  until the directory is gone;
 - SHOWN: it was told of the inode, and may have it open: then it has to know that the last name is gone.
 
 What was shown is what the answer holds, and what was looked up on the way to it (:class:`~gfsmaster.namespace.Trail`),
@@ -227,6 +228,9 @@ class Watches(Generic[Key]):
                     changed.setdefault(client, _Changed()).names[directory, name] = None
         for slot, before in touched.inodes.items():
             self._note_inode(slot, before, changed)
+        if self._speaker is not None:
+            # What a client has made it knows to be empty, without looking. (What is moved gets another parent, too.)
+            self._mark(self._speaker, [inode for _, inode, name in touched.names if name == b".."], NAMES)
         touched.clear()
         for client, what in changed.items():
             self._wait(client, what)

@@ -101,6 +101,8 @@ class Attributes(Wire, frozen=True):
     """How many clients have it open for writing."""
     device: int = 0
     """Of a device node: its number, as ``st_rdev``."""
+    has_xattrs: bool = True
+    """Whether there are extended attributes; masters of before do not say."""
 
 
 class Entry(Wire, frozen=True):
@@ -236,6 +238,8 @@ class Create(PathRequest, frozen=True, tag=104):
     anonymous: bool = False
     allocate: bool = False
     """For a new, open file: its first chunk and the lease on it are wanted in the same answer, if that can be."""
+    follow: bool = True
+    """If not, a symlink at the end of the path is refused with SymlinkLoop, as with O_NOFOLLOW of open(2)."""
 
 
 class OpenForWrite(PathRequest, frozen=True, tag=105):

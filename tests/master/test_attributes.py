@@ -55,6 +55,16 @@ def test_a_file_without_a_name_can_be_used_by_its_number() -> None:
     machine.check()
 
 
+def test_attributes_say_whether_there_are_extended_ones() -> None:
+    machine = Machine()
+    inode = machine.attributes(msg.Create(b"/file", open=False)).inode
+    assert not machine.stat(b"/file").has_xattrs
+    machine.do(msg.SetXattr(b"", inode, b"user.a", b"1"))
+    assert machine.stat(b"/file").has_xattrs
+    machine.do(msg.RemoveXattr(b"", inode, b"user.a"))
+    assert not machine.stat(b"/file").has_xattrs
+
+
 def test_a_writer_cuts_what_it_could_not_open_any_more() -> None:
     machine = Machine()
     inode = machine.attributes(msg.Create(b"/file", mode=0o600), ALICE).inode

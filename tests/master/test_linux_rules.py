@@ -116,7 +116,13 @@ def mkdir(user: User, path: bytes, mode: int) -> Step:
 
 
 def create(user: User, path: bytes, mode: int, flags: int, data: bytes) -> Step:
-    body = msg.Create(path, mode=mode, exclusive=bool(flags & os.O_EXCL), truncate=bool(flags & os.O_TRUNC))
+    body = msg.Create(
+        path,
+        mode=mode,
+        exclusive=bool(flags & os.O_EXCL),
+        truncate=bool(flags & os.O_TRUNC),
+        follow=not flags & os.O_NOFOLLOW,
+    )
 
     def here(machine: Machine, as_user: User) -> None:
         close_here(machine, as_user, machine.attributes(body, as_user).inode, len(data))
@@ -345,7 +351,7 @@ owners = st.sampled_from([-1, 0, 1000, 1001])
 groups = st.sampled_from([-1, 0, 50, 1000, 1001])
 contents = st.sampled_from([b"", b"x"])
 attributes = st.sampled_from([b"user.a", b"user.b", b"trusted.a"])
-flags = st.sampled_from([0, 0, os.O_EXCL, os.O_TRUNC])
+flags = st.sampled_from([0, 0, os.O_EXCL, os.O_TRUNC, os.O_NOFOLLOW, os.O_NOFOLLOW | os.O_TRUNC])
 steps = st.one_of(
     st.builds(mkdir, users, slashed, directory_modes),
     st.builds(mkdir, st.just(ROOT), dotted, directory_modes),

@@ -104,6 +104,8 @@ class Kept:
     """0: there is nothing."""
     xattrs: dict[tuple[int, bytes], bytes] = dataclasses.field(default_factory=dict)
     removed: set[int] = dataclasses.field(default_factory=set)
+    complete: dict[int, set[bytes]] = dataclasses.field(default_factory=dict)
+    """By directory that was made or listed to its end: no other names are there."""
 
     def take(self, message: object) -> None:
         if isinstance(message, msg.Invalidate):
@@ -116,15 +118,21 @@ class Kept:
         for key in [key for key in self.xattrs if key[0] == inode]:
             del self.xattrs[key]
 
+    def may_be_there(self, directory: int, name: bytes) -> None:
+        if directory in self.complete:
+            self.complete[directory].add(name)
+
     def _invalidate(self, notice: msg.Invalidate) -> None:
         if notice.everything:
             self.attributes.clear()
             self.names.clear()
             self.xattrs.clear()
+            self.complete.clear()
         for inode in notice.inodes:
             self.drop(inode)
         for name in notice.names:
             self.names.pop(name, None)
+            self.may_be_there(*name)
         self.removed.update(notice.removed)
 
     def _keep(self, body: msg.RequestBody, reply: object, named: list[int]) -> None:
@@ -140,6 +148,7 @@ class Kept:
                 for entry in reply.entries:
                     self._keep_attributes(entry.attributes)
                     self.names[body.base, entry.name] = entry.attributes.inode
+                self.complete[body.base] = {entry.name for entry in reply.entries}
             case msg.GetXattr(), msg.Data():
                 self.xattrs[body.base, body.name] = reply.data
             case _, GfsError():
@@ -155,9 +164,12 @@ class Kept:
         for place in places(body):
             self.drop(place[0])
             self.names.pop(place, None)
+            self.may_be_there(*place)
         for inode in named:
             self.drop(inode)
             self.names.pop((inode, b".."), None)
+        if isinstance(body, msg.Mkdir) and isinstance(reply, msg.AttributesReply):
+            self.complete[reply.attributes.inode] = set()
         if isinstance(body, msg.SetXattr | msg.RemoveXattr | msg.SetAttributes):
             self.drop(body.base)
         trashed = body.inodes if isinstance(body, msg.EmptyTrash) else ()
@@ -249,7 +261,8 @@ class NothingWrongIsKept(RuleBasedStateMachine):
     @rule(client=clients, number=numbers, name=names, open=st.booleans(), truncate=st.booleans())
     def create(self, client: str, number: int, name: bytes, open: bool, truncate: bool) -> None:
         base, name = self.place(client, number, name)
-        self.ask(client, msg.Create(name, base, open=open, truncate=truncate))
+        # Who keeps names has to know which one it makes.
+        self.ask(client, msg.Create(name, base, open=open, truncate=truncate, follow=client not in self.kept))
 
     @rule(client=clients, number=numbers, name=names)
     def symlink(self, client: str, number: int, name: bytes) -> None:
@@ -363,6 +376,8 @@ class NothingWrongIsKept(RuleBasedStateMachine):
             assert inodes.xattrs[inodes.slot_of(inode)][name] == value
         for (base, name), child in kept.names.items():
             assert child == self.served.child(base, name), f"{name!r} in {base}"
+        for inode, names in kept.complete.items():
+            assert {name for name, _ in inodes.directories.get(inodes.slot_of(inode), ())} <= names
 
     def teardown(self) -> None:
         self.settle()
@@ -510,6 +525,15 @@ def test_what_one_has_made_is_watched_too(served: Served) -> None:
     settled(served)
     served.ask("c", msg.SetAttributes(b"d", mode=0o700))
     assert settled(served)["a"] == [msg.Invalidate(inodes=(made.attributes.inode,))]
+
+
+def test_what_others_put_into_a_directory_that_one_has_made_is_told(served: Served) -> None:
+    directories = [served.ask("a", msg.Mkdir(name)) for name in (b"d", b"e")]
+    settled(served)
+    for name in (b"d/1", b"d/2"):
+        served.ask("c", msg.Create(name))
+    [made, _] = [directory.attributes.inode for directory in directories if isinstance(directory, msg.AttributesReply)]
+    assert settled(served) == {"a": [msg.Invalidate((made,), ((made, b"1"), (made, b"2")))], "b": []}
 
 
 def test_to_drop_everything_is_told_behind_the_answers_that_wait(served: Served) -> None:

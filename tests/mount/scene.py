@@ -1,6 +1,7 @@
 """A mount's operations on a small cluster, with a kernel that only writes down what it is told."""
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ from gfsclient.mount.answers import Answer
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.operations import Operations
 from gfsclient.watcher import Watcher
+from gfsprotocol import messages as msg
 from gfsprotocol.ids import ROOT_INODE
 from gfsprotocol.messages import Attributes
 from tests.client.smallcluster import SmallCluster, running
@@ -99,6 +101,20 @@ class Mounted:
             if not count:
                 await self.operations.releasedir(number)
                 return names
+
+
+class Asked(Counter[type]):
+    """How many questions of each kind a mount has asked the masters."""
+
+    def __init__(self, mount: Mounted) -> None:
+        super().__init__()
+        call = mount.masters.call
+
+        async def counted(body: msg.RequestBody, *arguments: object, **named: object) -> msg.ReplyBody:
+            self[type(body)] += 1
+            return await call(body, *arguments, **named)  # type: ignore[arg-type]
+
+        mount.masters.call = counted  # type: ignore[method-assign, assignment]
 
 
 def attributes_of(answer: Answer) -> Attributes:

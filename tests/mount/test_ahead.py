@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections import Counter
 
 import pytest
 
@@ -13,24 +12,10 @@ from gfsprotocol import messages as msg
 from gfsprotocol.errors import DataLost, NotFound
 from gfsprotocol.ids import ROOT_INODE
 from tests.client.smallcluster import SmallCluster
-from tests.mount.scene import ROOT, Mounted, attributes_of, mounts
+from tests.mount.scene import ROOT, Asked, Mounted, attributes_of, mounts
 from tests.mount.test_coherence import until
 
 NAMES = [b"%02d" % number for number in range(20)]
-
-
-class Asked(Counter[type]):
-    """How many questions of each kind a mount has asked the masters."""
-
-    def __init__(self, mount: Mounted) -> None:
-        super().__init__()
-        call = mount.masters.call
-
-        async def counted(body: msg.RequestBody, *arguments: object, **named: object) -> msg.ReplyBody:
-            self[type(body)] += 1
-            return await call(body, *arguments, **named)  # type: ignore[arg-type]
-
-        mount.masters.call = counted  # type: ignore[method-assign, assignment]
 
 
 async def look_up(mount: Mounted, name: bytes) -> msg.Attributes:
@@ -160,12 +145,39 @@ async def test_what_cannot_be_read_ahead_is_told_to_who_reads_it() -> None:
         await settled(there)
 
 
-async def test_a_name_that_is_missing_is_no_reason_to_list() -> None:
+async def test_a_few_names_that_are_missing_are_no_reason_to_list() -> None:
     async with mounts() as (_, [mount]):
         asked = Asked(mount)
-        for name in NAMES:
-            try:
-                assert (await mount.operations.lookup(ROOT_INODE, name, ROOT)).attributes is None
-            except NotFound:
-                assert not mount.watcher.is_current
+        for name in NAMES[: ahead.LIST_AT_MISSED - 1]:
+            await look_up_missing(mount, name)
         assert not asked[msg.List]
+
+
+async def test_a_small_directory_is_listed_once_many_names_were_missing() -> None:
+    async with mounts(2) as (_, [here, there]):
+        await with_files(here)
+        asked = Asked(there)
+        for number in range(30):
+            await look_up_missing(there, b"missing-%d" % number)
+            await settled(there)
+        assert (asked[msg.Stat], asked[msg.List]) == (ahead.LIST_AT_MISSED, 1)
+        await look_up(there, NAMES[3])
+        assert asked[msg.Stat] == ahead.LIST_AT_MISSED, "what is there is known as well"
+
+
+async def test_a_large_directory_is_listed_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "PAGE_ENTRIES", 4)
+    async with mounts(2) as (_, [here, there]):
+        await with_files(here)
+        asked = Asked(there)
+        for number in range(4 * ahead.LIST_AT_MISSED):
+            await look_up_missing(there, b"missing-%d" % number)
+            await settled(there)
+        assert (asked[msg.Stat], asked[msg.List]) == (4 * ahead.LIST_AT_MISSED, 3)
+
+
+async def look_up_missing(mount: Mounted, name: bytes) -> None:
+    try:
+        assert (await mount.operations.lookup(ROOT_INODE, name, ROOT)).attributes is None
+    except NotFound:
+        assert not mount.watcher.is_current

@@ -9,9 +9,9 @@ import pytest
 
 from gfsclient.chunkstream import ChunkStream
 from gfsclient.mount.answers import Changes
-from gfsprotocol.errors import StaleHandle
+from gfsprotocol.errors import AlreadyExists, NoSuchAttribute, StaleHandle
 from gfsprotocol.ids import ROOT_INODE
-from tests.mount.scene import ROOT, attributes_of, mounts
+from tests.mount.scene import ROOT, Asked, attributes_of, mounts
 
 
 async def until(what: str, condition: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -47,6 +47,38 @@ async def test_what_the_kernel_keeps_is_dropped_when_others_change_it() -> None:
         await until("the old name is dropped", lambda: (ROOT_INODE, b"file") in there.kernel.entries)
         await until("the missing name is dropped", lambda: (ROOT_INODE, b"none") in there.kernel.entries)
         assert not here.kernel.entries, "who makes a change knows of it"
+
+
+async def test_that_an_inode_has_no_extended_attributes_is_kept_until_someone_sets_one() -> None:
+    async with mounts(2) as (_, [here, there]):
+        inode = await here.write_file(b"file", b"one")
+        await here.operations.close()
+        await there.listed()
+        asked = Asked(there)
+        for _ in range(2):
+            with pytest.raises(NoSuchAttribute):
+                await there.operations.getxattr(inode, b"security.selinux", ROOT)
+            assert await there.operations.listxattr(inode, ROOT) == ()
+        assert not asked, "the listing has said so"
+        await here.operations.setxattr(inode, b"user.colour", b"red", ROOT)
+        await until("the attributes are dropped", lambda: inode in there.kernel.inodes)
+        assert await there.operations.getxattr(inode, b"user.colour", ROOT) == b"red"
+        await there.listed()
+        assert await there.operations.listxattr(inode, ROOT) == (b"user.colour",)
+        await there.operations.removexattr(inode, b"user.colour", ROOT)
+        await there.listed()
+        await there.operations.setxattr(inode, b"user.colour", b"blue", ROOT)
+        assert await there.operations.getxattr(inode, b"user.colour", ROOT) == b"blue"
+
+
+async def test_nothing_is_made_through_a_symlink_that_the_kernel_does_not_know() -> None:
+    async with mounts(2) as (_, [here, there]):
+        await there.operations.symlink(ROOT_INODE, b"link", b"target", ROOT)
+        with pytest.raises(StaleHandle, match="has become a symlink"):
+            await here.create(b"link")
+        with pytest.raises(AlreadyExists):
+            await here.create(b"link", os.O_RDWR | os.O_EXCL)
+        assert await here.listed() == [b".", b"..", b"link"]
 
 
 async def test_pages_are_kept_while_nobody_else_writes() -> None:

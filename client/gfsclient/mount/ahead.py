@@ -23,7 +23,7 @@ from gfsclient.core import Core
 from gfsclient.mount.caching import Content, KernelCache, content_of
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import PAGE_ENTRIES
-from gfsclient.mount.remembered import Remembered
+from gfsclient.mount.remembered import Mark, Remembered
 from gfsclient.quickreads import QUICK_BYTES_MAX, QuickReads
 from gfsprotocol.errors import GfsError
 from gfsprotocol.ids import MIB
@@ -38,6 +38,8 @@ BYTES_MAX: Final = 32 * MIB
 """Of files fetched ahead and not read yet."""
 BEGIN_AT: Final = 3
 """So many questions in one directory are one after the other."""
+LIST_AT_MISSED: Final = 8
+"""After so many questions for missing names, and twice as many, and so on, a directory is listed."""
 WINDOW_MIN: Final = 8
 WINDOW_MAX: Final = 64
 """Files fetched at a time."""
@@ -59,6 +61,7 @@ class _Directory:
         self.task: asyncio.Task[None] | None = None
         self.lookups = 0
         """Since it was listed last: those that had to be asked of the master."""
+        self.missed = 0
         self.entries_credit = PAGE_ENTRIES
         self.reads = 0
         """Of small files, that had to be asked of a chunk server."""
@@ -91,8 +94,20 @@ class Ahead:
         if state.lookups >= BEGIN_AT:
             self._begin_listing(directory, state, name)
 
+    def missed(self, directory: int) -> None:
+        """The master was asked for a name, and there is nothing.
+
+        Who makes files asks for many of those: once all names of the directory are known it need not ask any more. A
+        directory that is too large for that is listed ever more rarely.
+        """
+        state = self._state(directory)
+        state.missed += 1
+        is_due = state.missed >= LIST_AT_MISSED and not state.missed & (state.missed - 1)
+        if is_due and state.task is None and self._cache.freshness.is_current:
+            state.task = self._start(state, self._list_whole(directory, state))
+
     def found(self, directory: int) -> None:
-        """A name was known."""
+        """A name was known, or that it is missing."""
         state = self._directories.get(directory)
         if state is not None:
             state.entries_credit = min(PAGE_ENTRIES, state.entries_credit + ENTRIES_PER_HIT)
@@ -146,16 +161,33 @@ class Ahead:
     async def _list(self, directory: int, state: _Directory, after: bytes) -> None:
         """A page of names behind ``after`` becomes known."""
         mark = self._remembered.mark()
-        question = List(b"", directory, after=after, limit=PAGE_ENTRIES)
-        listing = await self._core.masters.expect(question, Listing, FETCH_SECONDS, user=ROOT)
-        for entry in listing.entries:
-            self._remembered.learn(directory, entry.name, entry.attributes, mark)
-        state.entries_credit -= len(listing.entries)
-        names = [entry.name for entry in listing.entries]
+        listing = await self._page(directory, after)
+        names = self._learn(directory, listing, mark)
+        state.entries_credit -= len(names)
         if after and state.names[-1:] <= [after]:
             names = state.names + names
         state.names = names[-NAMES_MAX:]
         state.is_complete = not after and not listing.more
+
+    async def _list_whole(self, directory: int, state: _Directory) -> None:
+        """All names become known, if they are no more than a page."""
+        mark = self._remembered.mark()
+        with self._remembered.gathering(directory) as gathering:
+            listing = await self._page(directory, b"")
+            if not listing.more:
+                state.names = self._learn(directory, listing, mark)
+                state.is_complete = True
+                self._remembered.gathered(gathering, state.names)
+
+    async def _page(self, directory: int, after: bytes) -> Listing:
+        question = List(b"", directory, after=after, limit=PAGE_ENTRIES)
+        return await self._core.masters.expect(question, Listing, FETCH_SECONDS, user=ROOT)
+
+    def _learn(self, directory: int, listing: Listing, mark: Mark) -> list[bytes]:
+        """The names that are listed; their attributes are kept."""
+        for entry in listing.entries:
+            self._remembered.learn(directory, entry.name, entry.attributes, mark)
+        return [entry.name for entry in listing.entries]
 
     def _knows(self, state: _Directory, name: bytes) -> bool:
         return bool(state.names) and state.names[0] <= name <= state.names[-1]

@@ -1,11 +1,13 @@
 """Open directories: pages of names and attributes, and places in the list that stay good while names come and go."""
 
+import itertools
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
 from gfsclient.masters import Masters
-from gfsclient.mount.remembered import Mark
+from gfsclient.mount.complete import Names
+from gfsclient.mount.remembered import Mark, Remembered
 from gfsclient.user import User
 from gfsprotocol.messages import Entry, List, Listing
 
@@ -36,18 +38,28 @@ class OpenDirectory:
     inode: int
     user: User
     number: int
+    remembered: Remembered
     _names: list[bytes] = field(default_factory=list)
     """Those listed so far."""
     _ahead: deque[Listed] = field(default_factory=deque)
     _is_complete: bool = False
     _changes: int = -1
     """What :attr:`~gfsclient.mount.caching.KernelCache.changes_here` was when the entries ahead were asked for."""
+    _gathering: Names | None = None
+    """What was changed since it is listed from its beginning, until all its names are known."""
 
     def rewind(self) -> None:
         """To be listed anew, as it is now."""
+        self.close()
         self._names.clear()
         self._ahead.clear()
         self._is_complete = False
+
+    def close(self) -> None:
+        """It is not listed any more."""
+        if self._gathering is not None:
+            self.remembered.give_up(self._gathering)
+            self._gathering = None
 
     async def next(self, masters: Masters, place: int, mark: Mark, changes: int) -> Listed | None:
         """The entry at ``place``, which some :class:`Listed` named, or DOTS for the first; None at the end.
@@ -64,12 +76,22 @@ class OpenDirectory:
             del self._names[index:]
         if not self._ahead and not self._is_complete:
             after = self._names[-1] if self._names else b""
+            if not after:
+                self._gathering = self.remembered.gather(self.inode)
             self._changes = changes
             page = await masters.expect(List(b"", self.inode, after=after, limit=limit), Listing, user=self.user)
             self._is_complete = not page.more
             first = DOTS + len(self._names) + 1
             self._ahead.extend(Listed(entry, first + number, mark) for number, entry in enumerate(page.entries))
+            self._gather()
         return self._ahead[0] if self._ahead else None
+
+    def _gather(self) -> None:
+        """Once it was listed to its end all names are known."""
+        if self._gathering is not None and self._is_complete:
+            listed = itertools.chain(self._names, (ahead.entry.name for ahead in self._ahead))
+            self.remembered.gathered(self._gathering, listed)
+            self._gathering = None
 
     def took(self) -> None:
         """The entry that :meth:`next` showed was listed."""

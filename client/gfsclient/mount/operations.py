@@ -27,7 +27,7 @@ from gfsclient.mount.remembered import Remembered
 from gfsclient.quickreads import QuickReads
 from gfsclient.user import User
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import NamespaceError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle
+from gfsprotocol.errors import NamespaceError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle, SymlinkLoop
 from gfsprotocol.messages import Attributes, AttributesReply
 
 MODE_BITS: Final = 0o7777
@@ -63,9 +63,15 @@ class Operations:
             self._ahead.found(parent)
             return self._entry(parent, name, known, self._cache.mark())
         mark = self._remembered.mark()
+        if self._remembered.is_missing(parent, name):
+            self._ahead.found(parent)
+            return Answer(None, 0.0, self._cache.keeps_entry(parent, name, 0, mark.others))
+        before = self._remembered.before(parent, name)
         try:
             found = await self._attributes(msg.Stat(name, parent, follow=False), user)
         except NotFound:
+            self._remembered.missed(before)
+            self._ahead.missed(parent)
             seconds = self._cache.keeps_entry(parent, name, 0, mark.others)
             if not seconds:
                 raise
@@ -75,7 +81,11 @@ class Operations:
         return self._entry(parent, name, found, mark.others)
 
     async def mkdir(self, parent: int, name: bytes, mode: int, user: User) -> Answer:
-        return await self._made(parent, name, msg.Mkdir(name, parent, mode=mode & MODE_BITS), user)
+        mark = self._remembered.mark()
+        answer = await self._made(parent, name, msg.Mkdir(name, parent, mode=mode & MODE_BITS), user)
+        if answer.attributes is not None:
+            self._remembered.made(answer.attributes.inode, mark)
+        return answer
 
     async def mknod(self, parent: int, name: bytes, mode: int, device: int, user: User) -> Answer:
         """Makes a special file, or an empty regular one."""
@@ -97,13 +107,17 @@ class Operations:
     async def unlink(self, parent: int, name: bytes, user: User) -> None:
         """Removes a name; a file that is open here lives on until it is closed."""
         body = msg.Unlink(name, parent, hold=self._may_be_open(parent, name))
+        before = self._remembered.before(parent, name)
         self._expected.changes(parent)
         self._holding.removed_here(await self._masters.call(body, user=user))
+        self._remembered.removed(before)
         self._cache.renamed(parent, name)
 
     async def rmdir(self, parent: int, name: bytes, user: User) -> None:
+        before = self._remembered.before(parent, name)
         self._expected.changes(parent)
         await self._masters.expect(msg.Rmdir(name, parent), msg.Done, user=user)
+        self._remembered.removed(before)
         self._cache.renamed(parent, name)
 
     async def rename(
@@ -217,12 +231,20 @@ class Operations:
     # ---------------------------------------------------------------------------------------------- extended attributes
 
     async def getxattr(self, inode: int, name: bytes, user: User) -> bytes:
-        """An extended attribute. The kernel asks for capabilities at each write: that a file has none is kept."""
+        """An extended attribute. Who lists a directory asks for some of each entry, and the kernel for capabilities at
+        each write: that an inode has none is kept."""
         _check_namespace(name)
+        if self._has_no_xattrs(inode):
+            raise NoSuchAttribute(f"inode {inode} has no extended attributes")
         file = self.files.find(inode) if name == CAPABILITY else None
         if file is not None:
             return await self._capability(file)
         return (await self._masters.expect(msg.GetXattr(b"", inode, name), msg.Data, user=user)).data
+
+    def _has_no_xattrs(self, inode: int) -> bool:
+        """The kernel has checked what the caller may ask for."""
+        known = self._remembered.attributes(inode)
+        return known is not None and not known.has_xattrs
 
     async def _capability(self, file: OpenFile) -> bytes:
         if self._cache.is_fresh(file.inode, file.has_no_capability_at):
@@ -244,6 +266,8 @@ class Operations:
             file.has_no_capability_at = NEVER
 
     async def listxattr(self, inode: int, user: User) -> tuple[bytes, ...]:
+        if self._has_no_xattrs(inode):
+            return ()
         return (await self._masters.expect(msg.ListXattrs(b"", inode), msg.Names, user=user)).names
 
     async def removexattr(self, inode: int, name: bytes, user: User) -> None:
@@ -256,13 +280,15 @@ class Operations:
 
     async def opendir(self, inode: int, user: User) -> int:
         """The number of an open directory."""
-        directory = OpenDirectory(inode, user, self._next_directory)
+        directory = OpenDirectory(inode, user, self._next_directory, self._remembered)
         self._next_directory += 1
         self._directories[directory.number] = directory
         return directory.number
 
     async def releasedir(self, number: int) -> None:
-        self._directories.pop(number, None)
+        directory = self._directories.pop(number, None)
+        if directory is not None:
+            directory.close()
 
     async def readdir(self, number: int, place: int, add: Callable[[bytes, Answer, int], bool]) -> None:
         """Lists from ``place`` on (0 is the beginning), as long as ``add(name, answer, place after it)`` takes more."""
@@ -300,7 +326,11 @@ class Operations:
         body = self._create_body(parent, name, mode, bool(flags & os.O_EXCL), is_open=True, flags=flags)
         asked = time.monotonic()
         self._expected.changes(parent)
-        reply = await self._masters.expect(body, AttributesReply, user=user)
+        try:
+            reply = await self._masters.expect(body, AttributesReply, user=user)
+        except SymlinkLoop as error:
+            # The kernel, which follows symlinks itself, has not heard of this one. It looks the name up anew.
+            raise StaleHandle(f"{os.fsdecode(name)} has become a symlink") from error
         attributes = reply.attributes
         first = FirstLease(reply.lease, asked) if reply.lease is not None else None
         async with self.files.using(attributes.inode) as file, file.lock:
@@ -338,6 +368,7 @@ class Operations:
             bool(flags & os.O_TRUNC),
             is_open,
             allocate=is_open and not self._core.servers.excluded(),
+            follow=False,
         )
 
     async def open(self, inode: int, flags: int, user: User) -> tuple[int, bool]:

@@ -6,20 +6,32 @@ changes. What is kept is shown only while a leader is known that would tell.
 
 A file with several names is not kept: a change through a name that is not remembered would not be noticed. So what is
 kept of an inode is kept with its only name, and forgotten with it. Belongs to the event loop.
+
+Of some directories all names are known (:class:`~gfsclient.mount.complete.CompleteDirectories`), thus what is missing.
 """
 
 import stat
 from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from gfsclient.mount.caching import KernelCache
+from gfsclient.mount.complete import Before, CompleteDirectories, Names
 from gfsclient.watcher import ChangeTimes
 from gfsprotocol import messages as msg
+from gfsprotocol.ids import NAME_BYTES_MAX
 from gfsprotocol.messages import Attributes, Invalidate
 
 NAMES_MAX: Final = 100_000
+RELATIVE: Final = (b".", b"..")
+"""Names that are everywhere."""
 Place = tuple[int, bytes]
 """(directory, name)."""
+
+
+OWN_TOUCHES: Final = 2
+"""How often a change of ours touches a name: when it is sent, and when it is answered."""
 
 
 class Mark(NamedTuple):
@@ -41,6 +53,7 @@ class Remembered:
         """Grows with each change that this mount sends, and with its answer."""
         self._own = ChangeTimes()
         """When we have changed which inodes and names."""
+        self._complete = CompleteDirectories()
 
     def mark(self) -> Mark:
         """To be taken before a question whose answer is to be remembered."""
@@ -51,6 +64,15 @@ class Remembered:
     def find(self, directory: int, name: bytes) -> Attributes | None:
         """What is under a name, if it is known."""
         return self._found.get((directory, name)) if self._cache.freshness.is_current else None
+
+    def is_missing(self, directory: int, name: bytes) -> bool:
+        """Whether it is known that there is nothing under a name. Of one that cannot be it is not."""
+        return (
+            self._cache.freshness.is_current
+            and self._complete.lacks(directory, name)
+            and len(name) <= NAME_BYTES_MAX
+            and name not in RELATIVE
+        )
 
     def attributes(self, inode: int) -> Attributes | None:
         """What an inode is, if it is known."""
@@ -91,6 +113,46 @@ class Remembered:
         """The master has just refused to open it."""
         self._forget_inode(inode)
 
+    # -------------------------------------------------------------------------------------------------- what is missing
+
+    def made(self, directory: int, mark: Mark) -> None:
+        """The master, asked at ``mark``, has made a directory: it is empty, and we are told what others put there."""
+        if self._cache.is_fresh(directory, mark.others) and not self._own.since(directory, mark.own):
+            self._complete.made(directory)
+
+    def gather(self, directory: int) -> Names:
+        """A directory is about to be listed from its beginning."""
+        return self._complete.gather(directory)
+
+    @contextmanager
+    def gathering(self, directory: int) -> Iterator[Names]:
+        """As :meth:`gather`, for who lists it within the block, or gives up."""
+        names = self.gather(directory)
+        try:
+            yield names
+        finally:
+            self.give_up(names)
+
+    def gathered(self, names: Names, listed: Iterable[bytes]) -> None:
+        """These are all of its names, and those that were changed since."""
+        self._complete.gathered(names, listed)
+
+    def give_up(self, names: Names) -> None:
+        """It was not listed to its end."""
+        self._complete.give_up(names)
+
+    def before(self, directory: int, name: bytes) -> Before:
+        """To be taken before a name is removed, or before it is asked for."""
+        return self._complete.before(directory, name)
+
+    def removed(self, before: Before) -> None:
+        """A name was removed by a change of ours, which was sent right after ``before``."""
+        self._complete.lost(before, OWN_TOUCHES)
+
+    def missed(self, before: Before) -> None:
+        """The master was asked for a name right after ``before``, and there is nothing."""
+        self._complete.lost(before, 0)
+
     # ------------------------------------------------------------------------------------------------------- changes
 
     def sent(self, body: msg.RequestBody) -> None:
@@ -115,6 +177,7 @@ class Remembered:
         for place in places:
             self._own.note(place, self._own_clock)
             self._forget(place)
+            self._complete.touched(*place)
 
     def invalidate(self, notice: Invalidate) -> None:
         """Others have changed this."""
@@ -122,11 +185,13 @@ class Remembered:
             self._forget_inode(inode)
         for place in notice.names:
             self._forget(place)
+            self._complete.touched(*place)
 
     def drop_everything(self) -> None:
         """Nothing is known to be true any more."""
         self._found.clear()
         self._places.clear()
+        self._complete.drop_everything()
 
     def _forget(self, place: Place) -> None:
         attributes = self._found.pop(place, None)
