@@ -73,6 +73,11 @@ class Chain:
         if self._broken is not None:
             raise _again(self._broken)
 
+    def check_version(self) -> None:
+        """LeaseLost if a newer grant has the replica by now."""
+        if self.replica.version != self.version:
+            raise LeaseLost(f"chunk {self.replica.chunk:x} has version {self.replica.version} by now")
+
     def break_(self, error: GfsError) -> None:
         """Only the first reason counts."""
         with self._turn:

@@ -1,6 +1,7 @@
 """The next member of a chain: a connection to it, and what its failures mean to the writer."""
 
 import logging
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from gfschunkserver.engine import Engine
@@ -37,27 +38,72 @@ class Downstream:
         self.connection: BulkConnection
         self.length = 0
         """Of the chunk there, or behind it, when the session was opened."""
+        self._pieces: Sequence[bytes | memoryview] = ()
+        """The first request, while it may have to be sent again."""
+        self._seconds = 0.0
+        self._is_fresh = False
+        """Whether the connection was made for this request."""
 
     def call(self, request: RequestHeader, kind: type[_Reply], seconds: float) -> tuple[_Reply, int]:
-        """The first request: on an idle connection that turns out dead it is sent again on a new one."""
-        for attempt in (1, 2):
+        """The first request and its reply."""
+        self.begin(seconds, bulk.encode(request))
+        return self.end(kind)
+
+    def begin(self, seconds: float, *pieces: bytes | memoryview) -> None:
+        """Sends the first request, whose reply is for :meth:`end` to take.
+
+        On an idle connection that turns out dead, now or then, it is sent again on a new one.
+        """
+        self._pieces, self._seconds = pieces, seconds
+        self._is_fresh = False
+        try:
+            self._send_first()
+        except ConnectionLost:
+            self._send_again()
+        except DeadlineExceeded as error:
+            raise self.failed(error.message) from error
+
+    def end(self, kind: type[_Reply]) -> tuple[_Reply, int]:
+        """The reply to the first request, and how many bytes of payload follow it."""
+        try:
             try:
-                self.connection = self._engine.peers.take(self.member.host, self.member.port, fresh=attempt > 1)
-            except GfsError as error:
-                raise self.failed(error.message) from error
-            try:
-                self.connection.set_timeout(seconds)
-                self.connection.send(request)
-                reply, payload_bytes = self.connection.receive_reply()
-                return expect(reply, kind, self.connection.peer), payload_bytes
+                return self._receive(kind)
             except ConnectionLost as error:
                 self.abandon()
-                if attempt == 2:
+                if self._is_fresh:
                     raise self.failed(error.message) from error
-            except GfsError as error:
-                self.abandon()
-                raise self._meaning(error) from error
-        raise AssertionError("unreachable")
+                self._send_again()
+                return self._receive(kind)
+        except ConnectionLost as error:
+            self.abandon()
+            raise self.failed(error.message) from error
+        except GfsError as error:
+            self.abandon()
+            raise self._meaning(error) from error
+        finally:
+            self._pieces = ()
+
+    def _send_first(self) -> None:
+        try:
+            self.connection = self._engine.peers.take(self.member.host, self.member.port, self._is_fresh, self._seconds)
+        except GfsError as error:
+            raise self.failed(error.message) from error
+        try:
+            self.connection.send_bytes(self._pieces)
+        except GfsError:
+            self.abandon()
+            raise
+
+    def _send_again(self) -> None:
+        self._is_fresh = True
+        try:
+            self._send_first()
+        except (ConnectionLost, DeadlineExceeded) as error:
+            raise self.failed(error.message) from error
+
+    def _receive(self, kind: type[_Reply]) -> tuple[_Reply, int]:
+        reply, payload_bytes = self.connection.receive_reply()
+        return expect(reply, kind, self.connection.peer), payload_bytes
 
     def send(self, seconds: float, *pieces: bytes | memoryview) -> None:
         """A frame, or a part of one."""

@@ -8,7 +8,7 @@ from gfschunkserver.downstream import Downstream, open_downstream
 from gfschunkserver.engine import Engine
 from gfschunkserver.preparing import new_verifier, prepare_members, writes_lost
 from gfschunkserver.replica import Replica
-from gfsprotocol.bulk import OpenWrite
+from gfsprotocol.bulk import OpenWrite, SingleWrite
 from gfsprotocol.errors import AlreadyExists, DiskFailed, GfsError, LeaseLost, ReplicaFailed
 from gfsprotocol.messages import Grant
 
@@ -28,37 +28,68 @@ def open_write(engine: Engine, request: OpenWrite) -> tuple[Chain, Downstream | 
 
 def _open_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
     with engine.chains.opening(grant.chunk):
-        chain = engine.chains.get(grant)
+        chain = running_or_prepared(engine, grant, request)
         if chain is None:
-            engine.chains.promise(grant)
-            replica = engine.store.find(grant.chunk)
-            if replica is not None and replica.version == grant.version:
-                raise _restarted(engine)
-            if grant.is_first and replica is None:
-                return _begin_as_primary(engine, grant, request)
-            chain = prepare_members(engine, grant, request, replica)
+            return _begin_as_primary(engine, grant, request)
     engine.chains.enter(chain, grant)
     try:
         chain.check()
-        _check_history(grant, request, chain.replica)
+        check_history(grant, request, chain.replica)
         downstream = _open_next(engine, grant, request, chain.replica)
     except GfsError as error:
         engine.chains.leave(chain)
         if isinstance(error, AlreadyExists):
             raise LeaseLost(error.message) from error
         raise
-    replica = chain.replica
-    chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, grant.version, replica.length))
+    confirm(engine, chain)
     return chain, downstream
 
 
-def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
-    """A chunk that has no replica yet, as far as the master and this server know. The others may know better."""
+def running_or_prepared(engine: Engine, grant: Grant, request: OpenWrite | SingleWrite) -> Chain | None:
+    """At the primary, with the opening lock: the chain of the grant, all members prepared for it. None if there is none
+    because the chunk is new."""
+    chain = engine.chains.get(grant)
+    if chain is not None:
+        return chain
+    engine.chains.promise(grant)
+    replica = engine.store.find(grant.chunk)
+    if replica is not None and replica.version == grant.version:
+        raise _restarted(engine)
+    if grant.is_first and replica is None:
+        return None
+    return prepare_members(engine, grant, request, replica)
+
+
+def confirm(engine: Engine, chain: Chain) -> None:
+    """Has the leader log the version of the chain's grant, if that is not being done."""
+    replica = chain.replica
+    chain.begin_confirmation(lambda: engine.leader.confirm_grant(replica.chunk, chain.version, replica.length))
+
+
+def new_replica(engine: Engine, grant: Grant, request: OpenWrite | SingleWrite) -> Replica:
+    """The primary's, of a chunk that has none yet, as far as the master and this server know. The others may know
+    better."""
     own = str(engine.server)
     if request.verifier:
         raise ReplicaFailed(f"server {engine.server:016x} has no replica any more of chunk {grant.chunk:x}", own)
     replica = engine.store.create(grant)
     replica.verifier = new_verifier()
+    return replica
+
+
+def give_up_replica(engine: Engine, replica: Replica, error: GfsError) -> GfsError:
+    """Drops the primary's new replica, to which nobody may have had anything acknowledged; what the writer is told."""
+    # It must not look like a good one to the master.
+    engine.chains.forget(replica.chunk)
+    engine.store.drop([replica], "no chain could be made for it")
+    if isinstance(error, AlreadyExists):
+        # The others have what this server lacks: it lost its replica.
+        return ReplicaFailed(f"server {engine.server:016x}: {error.message}", str(engine.server))
+    return error
+
+
+def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[Chain, Downstream | None]:
+    replica = new_replica(engine, grant, request)
     downstream: Downstream | None = None
     try:
         downstream = _open_next(engine, grant, request, replica, begins=True)
@@ -68,13 +99,7 @@ def _begin_as_primary(engine: Engine, grant: Grant, request: OpenWrite) -> tuple
     except GfsError as error:
         if downstream is not None:
             downstream.abandon()
-        # An empty replica must not look like a good one to the master.
-        engine.chains.forget(grant.chunk)
-        engine.store.drop([replica], "no chain could be made for it")
-        if isinstance(error, AlreadyExists):
-            # The others have what this server lacks: it lost its replica.
-            raise ReplicaFailed(f"server {engine.server:016x}: {error.message}", own) from error
-        raise
+        raise give_up_replica(engine, replica, error) from error
     engine.chains.enter(chain, grant)
     return chain, downstream
 
@@ -83,7 +108,7 @@ def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[C
     with engine.chains.opening(grant.chunk):
         chain = engine.chains.get(grant)
         if chain is None:
-            chain = _begin_as_member(engine, grant, request)
+            chain = begin_as_member(engine, grant, request)
     engine.chains.enter(chain, grant)
     try:
         chain.check()
@@ -93,7 +118,7 @@ def _open_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> tuple[C
         raise
 
 
-def _begin_as_member(engine: Engine, grant: Grant, request: OpenWrite) -> Chain:
+def begin_as_member(engine: Engine, grant: Grant, request: OpenWrite | SingleWrite) -> Chain:
     """Only a chunk that has no data anywhere yet begins without being prepared."""
     replica = engine.store.find(grant.chunk)
     engine.chains.promise(grant)
@@ -118,7 +143,7 @@ def _restarted(engine: Engine) -> LeaseLost:
     return LeaseLost(f"server {engine.server:016x} was restarted under this grant: it may have lost bytes")
 
 
-def _check_history(grant: Grant, request: OpenWrite, replica: Replica) -> None:
+def check_history(grant: Grant, request: OpenWrite | SingleWrite, replica: Replica) -> None:
     """WritesLost if this replica may lack writes that were acknowledged to the client: then all members' may."""
     if request.verifier not in (0, replica.verifier):
         raise writes_lost([member.server for member in grant.members])

@@ -18,7 +18,7 @@ from gfschunkserver.downstream import Downstream
 from gfschunkserver.engine import Engine
 from gfschunkserver.replica import Replica
 from gfsprotocol import bulk
-from gfsprotocol.bulk import Ack, CommitVersion, OpenWrite, Prepare, Read, ReadReply, Reconcile, Table
+from gfsprotocol.bulk import Ack, CommitVersion, OpenWrite, Prepare, Read, ReadReply, Reconcile, SingleWrite, Table
 from gfsprotocol.bulksocket import BulkConnection
 from gfsprotocol.checksums import block_count, digests_match, segment_digests
 from gfsprotocol.errors import (
@@ -64,7 +64,7 @@ def _blank(engine: Engine, grant: Grant) -> Replica:
 # ------------------------------------------------------------------------------------------------------ the primary
 
 
-def prepare_members(engine: Engine, grant: Grant, request: OpenWrite, replica: Replica | None) -> Chain:
+def prepare_members(engine: Engine, grant: Grant, request: OpenWrite | SingleWrite, replica: Replica | None) -> Chain:
     """Makes all members' replicas equal and gives them the grant's version, durably, this one last.
 
     WritesLost, before anything is changed, if no member can vouch for the writes that the client relies on.

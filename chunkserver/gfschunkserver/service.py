@@ -13,9 +13,10 @@ from gfschunkserver.opening import open_write
 from gfschunkserver.preparing import serve_prepare
 from gfschunkserver.reading import serve_read
 from gfschunkserver.session import WriteSession
+from gfschunkserver.single import serve_single
 from gfschunkserver.syncing import serve_sync
 from gfsprotocol import bulk
-from gfsprotocol.bulk import OpenWrite, Prepare, Read, SyncChunks, WriteClosed, WriteOpened
+from gfsprotocol.bulk import OpenWrite, Prepare, Read, SingleWrite, SyncChunks, WriteClosed, WriteOpened
 from gfsprotocol.bulksocket import BulkConnection, error_header
 from gfsprotocol.errors import (
     Busy,
@@ -130,9 +131,11 @@ class BulkService:
                 raise
 
     def _answer(self, connection: BulkConnection, request: bulk.RequestHeader, payload_bytes: int) -> None:
-        if payload_bytes:
+        if payload_bytes and not isinstance(request, SingleWrite):
             raise RemoteProtocolError(f"a {type(request).__name__} with a payload of {payload_bytes} bytes")
         match request:
+            case SingleWrite():
+                serve_single(self._engine, connection, request, payload_bytes)
             case Read():
                 self._read(connection, request)
             case OpenWrite():

@@ -14,6 +14,7 @@ from gfschunkserver.buffers import packet_buffer
 from gfschunkserver.chain import SYNC_SECONDS, AppendSlot, Chain, hop_seconds
 from gfschunkserver.downstream import Downstream
 from gfschunkserver.engine import Engine
+from gfschunkserver.replica import Replica
 from gfsprotocol import bulk
 from gfsprotocol.bulk import Ack, BulkError, CloseWrite, Mutate
 from gfsprotocol.bulksocket import BulkConnection, error_header
@@ -365,7 +366,7 @@ class WriteSession:
                 with replica.home.guarded():
                     replica.home.journal.commit(position)
         except GfsError as error:
-            raise self._broken(self._own_failure(error)) from error
+            raise self._broken(own_failure(self._engine, replica, error)) from error
         self._engine.measures.mutations.add()
         self._engine.measures.written_bytes.add(count=len(payload))
         self._pending.append(_Pending(Ack(request.offset, length), self._downstream is not None, seconds))
@@ -373,8 +374,7 @@ class WriteSession:
     def _change(self, request: Mutate, payload: memoryview) -> tuple[int, int]:
         """(length afterwards, journal position that makes it durable)."""
         replica = self._chain.replica
-        if replica.version != self._chain.version:
-            raise LeaseLost(f"chunk {replica.chunk:x} has version {replica.version} by now")
+        self._chain.check_version()
         match request.kind:
             case bulk.WRITE:
                 position = replica.put(request.offset, payload, request.digests, request.sync)
@@ -386,16 +386,17 @@ class WriteSession:
                 raise RemoteProtocolError(f"{self._upstream.peer} forwarded a mutation of kind {request.kind}")
         return replica.length, position
 
-    def _own_failure(self, error: GfsError) -> GfsError:
-        """What others are told when this member cannot apply a mutation."""
-        server = str(self._engine.server)
-        match error:
-            case NoSpace():
-                return NoSpace(error.message, server)
-            case LeaseLost() | ReplicaFailed():
-                return error
-            case ChunkCorrupt():
-                self._engine.suspect(self._chain.replica.chunk)
-                return ReplicaFailed(f"server {self._engine.server:016x}: {error.message}", server)
-            case _:
-                return ReplicaFailed(f"server {self._engine.server:016x}: {error.message}", server)
+
+def own_failure(engine: Engine, replica: Replica, error: GfsError) -> GfsError:
+    """What others are told when this member cannot apply a mutation."""
+    server = str(engine.server)
+    match error:
+        case NoSpace():
+            return NoSpace(error.message, server)
+        case LeaseLost() | ReplicaFailed():
+            return error
+        case ChunkCorrupt():
+            engine.suspect(replica.chunk)
+            return ReplicaFailed(f"server {engine.server:016x}: {error.message}", server)
+        case _:
+            return ReplicaFailed(f"server {engine.server:016x}: {error.message}", server)

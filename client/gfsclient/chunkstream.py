@@ -280,9 +280,10 @@ class ChunkStream:
         primary = lease.grant.members[0]
         connection = None
         try:
+            only = self._take_only()
             connection = self._core.pool.take(primary.host, primary.port)
             verifier = self._verifier if self.is_unsynced else 0
-            self._pump(WriteSession(connection, lease, self._core.masters.client, verifier))
+            self._pump(WriteSession(connection, lease, self._core.masters.client, verifier, only))
             self._core.pool.give_back(primary.host, primary.port, connection)
             connection = None
         except (DataError, AvailabilityError, RemoteProtocolError) as error:
@@ -297,6 +298,18 @@ class ChunkStream:
         finally:
             if connection is not None:
                 connection.close()
+
+    def _take_only(self) -> Packet | None:
+        """The packet to be sent, if it is the only one, small, and the session is to end after it."""
+        with self._changed:
+            packet = self._queue[0] if self._finishing and len(self._queue) == 1 else None
+            if packet is None or packet.kind != bulk.WRITE or not 0 < packet.length <= bulk.SINGLE_BYTES_MAX:
+                return None
+            self._unacknowledged.append(self._queue.popleft())
+        if not packet.digests:
+            packet.digests = segment_digests(packet.offset, packet.payload)
+        self._lease.renew_early()
+        return packet
 
     def _pump(self, session: WriteSession) -> None:
         """Sends while there is something to send, takes answers as they come, and closes when nothing is left."""

@@ -55,10 +55,13 @@ def new_buffer() -> bytearray:
 class WriteSession:
     """A session on ``connection`` under ``lease``. One thread's; any error raised ends the connection's use."""
 
-    def __init__(self, connection: BulkConnection, lease: Lease, client: bytes, verifier: int = 0) -> None:
+    def __init__(
+        self, connection: BulkConnection, lease: Lease, client: bytes, verifier: int = 0, only: Packet | None = None
+    ) -> None:
         """``verifier``: of writes that were acknowledged in earlier sessions and are not synced, 0 if there are none.
 
-        WritesLost comes as an answer from a primary that may lack them.
+        WritesLost comes as an answer from a primary that may lack them. ``only`` is all that the session is for, a
+        write of at most SINGLE_BYTES_MAX: one request and one answer.
         """
         self.connection = connection
         self.lease = lease
@@ -71,8 +74,20 @@ class WriteSession:
         self._acks_due: deque[Packet] = deque()
         self._syncs_due = 0
         self._heard_at = time.monotonic()
-        connection.set_timeout(self._patience())
-        self._send(bulk.OpenWrite(lease.token, 0, client, verifier))
+        self._only = only
+        if only is None:
+            connection.set_timeout(self._patience())
+            self._send(bulk.OpenWrite(lease.token, 0, client, verifier))
+        else:
+            self._send_only(only, verifier)
+
+    def _send_only(self, packet: Packet, verifier: int) -> None:
+        self.is_closing = True
+        self._acks_due.append(packet)
+        self._syncs_due += packet.sync
+        self.connection.set_timeout(self._patience())
+        header = bulk.SingleWrite(self.lease.token, 0, verifier, 0, packet.offset, packet.digests, packet.sync)
+        self._send(header, packet.payload)
 
     @property
     def is_waiting(self) -> bool:
@@ -132,6 +147,8 @@ class WriteSession:
             raise
         if payload_bytes:
             raise RemoteProtocolError(f"{peer} sent a payload with {type(reply).__name__}")
+        if self._only is not None:
+            return self._take_written(self._only, expect(reply, bulk.SingleWritten, peer))
         if not self.is_open:
             self.verifier = expect(reply, bulk.WriteOpened, peer).verifier
             self.is_open = True
@@ -147,6 +164,11 @@ class WriteSession:
         if packet.kind == bulk.WRITE and ack.offset != packet.offset:
             raise RemoteProtocolError(f"{peer} acknowledged offset {ack.offset} where {packet.offset} was due")
         return packet, ack
+
+    def _take_written(self, packet: Packet, written: bulk.SingleWritten) -> tuple[Packet, bulk.Ack]:
+        self.verifier = written.verifier
+        self.is_open = self.is_closed = True
+        return self._acknowledged(), bulk.Ack(packet.offset, written.length)
 
     def _acknowledged(self) -> Packet:
         packet = self._acks_due.popleft()

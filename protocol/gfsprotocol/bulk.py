@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from gfsprotocol.errors import LocalProtocolError, RemoteProtocolError
-from gfsprotocol.ids import CHUNK_BYTES_MAX, PACKET_BYTES
+from gfsprotocol.ids import CHUNK_BYTES_MAX, KIB, PACKET_BYTES
 
 BULK_VERSION: Final = 1
 PREAMBLE: Final = b"\xf6GFSB\x00\x00" + bytes([BULK_VERSION])
@@ -21,6 +21,8 @@ MAGIC: Final = b"\xf6b"
 HEADER_BYTES_MAX: Final = 0xFFFF
 SYNC_ITEMS_MAX: Final = 64
 """So many grants fit into a header."""
+SINGLE_BYTES_MAX: Final = 128 * KIB
+"""What is larger had better stream through the chain, in a session."""
 REQUEST_PAYLOAD_BYTES_MAX: Final = PACKET_BYTES
 REPLY_PAYLOAD_BYTES_MAX: Final = CHUNK_BYTES_MAX
 
@@ -140,6 +142,24 @@ class SyncChunks(Header, frozen=True, tag=8):
     """At most SYNC_ITEMS_MAX."""
 
 
+class SingleWrite(Header, frozen=True, tag=9):
+    """A whole write session of one WRITE with its payload: OpenWrite, Mutate and CloseWrite. Reply: SingleWritten.
+
+    For a small file each member of the chain has one request to read and one reply to send.
+    """
+
+    grant: bytes
+    """As in OpenWrite, like the next two and ``begins``."""
+    position: int
+    verifier: int
+    serial: int
+    """As in Mutate, like the next three."""
+    offset: int
+    digests: bytes
+    sync: bool = False
+    begins: bool = False
+
+
 class WriteOpened(Header, frozen=True, tag=20):
     length: int
     """Of the chunk, at the primary."""
@@ -190,6 +210,15 @@ class Synced(Header, frozen=True, tag=26):
     done: tuple[bool, ...]
 
 
+class SingleWritten(Header, frozen=True, tag=27):
+    """The mutation is applied by this server and all behind it, and the session is over."""
+
+    length: int
+    """Of the chunk after it."""
+    verifier: int
+    """As in WriteOpened."""
+
+
 class BulkError(Header, frozen=True, tag=25):
     """A request failed; ``code``, ``message`` and ``hint`` as in :mod:`gfsprotocol.errors`."""
 
@@ -198,8 +227,8 @@ class BulkError(Header, frozen=True, tag=25):
     hint: str = ""
 
 
-RequestHeader = OpenWrite | Mutate | CloseWrite | Read | Prepare | Reconcile | CommitVersion | SyncChunks
-ReplyHeader = WriteOpened | Ack | WriteClosed | ReadReply | Table | BulkError | Synced
+RequestHeader = OpenWrite | Mutate | CloseWrite | Read | Prepare | Reconcile | CommitVersion | SyncChunks | SingleWrite
+ReplyHeader = WriteOpened | Ack | WriteClosed | ReadReply | Table | BulkError | Synced | SingleWritten
 
 _encoder = msgspec.msgpack.Encoder()
 _request_decoder: msgspec.msgpack.Decoder[RequestHeader] = msgspec.msgpack.Decoder(RequestHeader)

@@ -193,16 +193,20 @@ class BulkPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def take(self, host: str, port: int, fresh: bool = False) -> BulkConnection:
-        """An idle connection that still works, or a new one; a new one in any case if it is to be ``fresh``."""
+    def take(self, host: str, port: int, fresh: bool = False, timeout_seconds: float | None = None) -> BulkConnection:
+        """An idle connection that still works, or a new one; a new one in any case if it is to be ``fresh``.
+
+        ``timeout_seconds`` takes the place of the pool's own timeout.
+        """
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         while True:
             with self._lock:
                 idle = self._idle.get((host, port))
                 connection = idle.pop() if idle and not fresh else None
             if connection is None:
-                return BulkConnection.connect(host, port, self._connect_seconds, self._timeout_seconds)
+                return BulkConnection.connect(host, port, self._connect_seconds, seconds)
             if not connection.is_stale():
-                connection.set_timeout(self._timeout_seconds)
+                connection.set_timeout(seconds)
                 return connection
             connection.close()
 

@@ -159,6 +159,9 @@ class FakeChunkServer:
                 payload = memoryview(bytearray(count))
                 connection.receive_into(payload)
                 self.requests.append(request)
+                if isinstance(request, bulk.SingleWrite):
+                    connection.send(self._write_single(request, bytes(payload)))
+                    continue
                 self.before(request)
                 if isinstance(request, bulk.OpenWrite):
                     grant, client = self._opened(request), request.client
@@ -190,6 +193,18 @@ class FakeChunkServer:
             with self.fleet.lock:
                 self._connections.discard(sock)
                 connection.close()
+
+    def _write_single(self, request: bulk.SingleWrite, payload: bytes) -> bulk.SingleWritten:
+        """Hooks are called for the session that it stands for."""
+        opening = bulk.OpenWrite(request.grant, request.position, b"", request.verifier)
+        self.before(opening)
+        grant = self._opened(opening)
+        self.after(opening)
+        mutation = bulk.Mutate(bulk.WRITE, 0, request.offset, request.digests, sync=request.sync)
+        self.before(mutation)
+        ack = self._mutate(grant, b"", mutation, payload)
+        self.after(mutation)
+        return bulk.SingleWritten(ack.length, self.replicas[grant.chunk].verifier)
 
     def _send_data(self, connection: BulkConnection, reply: bulk.ReadReply, payload: bytes) -> None:
         first, event = self.pause_after or (len(payload), None)

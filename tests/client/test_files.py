@@ -32,8 +32,8 @@ async def test_a_small_file_takes_one_round_trip_to_the_primary(small_cluster):
     cluster = await small_cluster()
     await cluster.files.write_bytes("/a", b"hello")
     requests = [request for server in cluster.fleet.servers.values() for request in server.requests]
-    assert [type(request).__name__ for request in requests] == ["OpenWrite", "Mutate", "CloseWrite"]
-    assert requests[1].sync
+    assert [type(request).__name__ for request in requests] == ["SingleWrite"]
+    assert requests[0].sync
 
 
 @pytest.mark.slow

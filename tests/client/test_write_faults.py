@@ -36,7 +36,7 @@ PACKETS = 6
 
 
 def mutations(server: FakeChunkServer) -> int:
-    return sum(isinstance(request, bulk.Mutate) for request in server.requests)
+    return sum(isinstance(request, bulk.Mutate | bulk.SingleWrite) for request in server.requests)
 
 
 def primaries(cluster: SmallCluster) -> list[FakeChunkServer]:

@@ -93,6 +93,17 @@ def test_frames_and_batches_are_bounded() -> None:
 headers = st.one_of(
     st.builds(bulk.OpenWrite, st.binary(max_size=200), st.integers(0, 16), st.binary(max_size=16), numbers),
     st.builds(bulk.Mutate, st.integers(0, 3), numbers, numbers, st.binary(max_size=544), numbers, st.booleans()),
+    st.builds(
+        bulk.SingleWrite,
+        st.binary(max_size=200),
+        st.integers(0, 16),
+        numbers,
+        numbers,
+        numbers,
+        st.binary(max_size=544),
+        st.booleans(),
+        st.booleans(),
+    ),
     st.builds(bulk.Read, st.binary(max_size=57), numbers, numbers, numbers, numbers, st.booleans()),
 )
 
