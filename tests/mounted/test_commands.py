@@ -119,6 +119,7 @@ def test_umount_of_what_is_not_mounted(cluster: Cluster, place: Path) -> None:
 def test_a_process_that_dies_is_started_again(cluster: Cluster, place: Path) -> None:
     assert cluster.gfsclient("mount", "--supervise", str(place)).returncode == 0
     (place / "survivor").write_text("content")
+    os.stat(place)  # the kernel keeps the attributes, also of a mount that is dead
     os.kill(max(_processes(place)), signal.SIGKILL)
 
     def works() -> bool:
@@ -128,16 +129,37 @@ def test_a_process_that_dies_is_started_again(cluster: Cluster, place: Path) -> 
             return False
 
     wait_until("the mount works again", works)
+    assert "cannot be mounted on" not in log_file(str(place)).read_text(), "it works at the first try"
     assert cluster.gfsclient("umount", str(place)).returncode == 0
     assert not _processes(place), "its supervisor ends with it"
+
+
+def test_until_a_master_answers_nobody_writes_into_the_directory_below(cluster: Cluster, place: Path) -> None:
+    assert cluster.gfsclient("mount", "--supervise", str(place)).returncode == 0
+    (place / "kept").touch()
+    first, second = sorted(_processes(place))
+    cluster.pause("master-1")
+    try:
+        os.kill(second, signal.SIGKILL)
+        wait_until("another process is started", lambda: _processes(place) not in ([first], [first, second]))
+        with pytest.raises(OSError, match=r"not connected|aborted"):
+            (place / "new").write_text("content")
+    finally:
+        cluster.resume("master-1")
+    wait_until("it is mounted again", lambda: os.path.exists(place / "kept"))
+    (place / "new").write_text("content")
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
+    assert not list(place.iterdir())
 
 
 def test_a_dead_mount_is_cleared_away_by_the_next(cluster: Cluster, place: Path) -> None:
     assert cluster.gfsclient("mount", str(place)).returncode == 0
     (place / "kept").write_text("content")
+    os.stat(place)
     for process in _processes(place):
         os.kill(process, signal.SIGKILL)
     wait_until("the mount is dead", lambda: mountpoints.is_dead(str(place)))
+    os.stat(place)  # the kernel keeps the attributes
     wait_until("its process is gone", lambda: not _processes(place))
     assert cluster.gfsclient("mount", str(place)).returncode == 0
     assert (place / "kept").read_text() == "content"

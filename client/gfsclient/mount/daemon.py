@@ -108,6 +108,8 @@ def _mount(plan: Plan, adapter: Adapter) -> None:
         options.add("allow_other")
     if plan.options.read_only:
         options.add("ro")
+    # Not before: as long as nothing takes its place, a dead mount keeps programs out of the directory below.
+    mountpoints.clear_dead(plan.mountpoint)
     try:
         pyfuse3.init(adapter, plan.mountpoint, options)
     except RuntimeError as error:

@@ -56,12 +56,23 @@ def absolute(mountpoint: str) -> str:
 
 
 def is_dead(path: str) -> bool:
-    """Whether a mount's process is gone: "Transport endpoint is not connected"."""
+    """Whether a mount's process is gone: "Transport endpoint is not connected".
+
+    The directory is opened, for that is a question to the process each time: its attributes may be those that the
+    kernel has kept.
+    """
     try:
-        os.stat(path)
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
+
+
+def clear_dead(path: str) -> None:
+    """Takes a mount of ours away whose process is gone, if there is one. ConfigurationError if that cannot be."""
+    present = mounted_at(path)
+    if present is not None and present.kind == TYPE and is_dead(path):
+        unmount_lazily(path)
 
 
 def prepare(mountpoint: str, allow_other: bool) -> str:
@@ -76,10 +87,8 @@ def prepare(mountpoint: str, allow_other: bool) -> str:
     if allow_other and not is_root and not _others_allowed():
         raise ConfigurationError(f"allow_other needs the line 'user_allow_other' in {USER_SETTINGS}")
     path = absolute(mountpoint)
+    clear_dead(path)
     present = mounted_at(path)
-    if present is not None and present.kind == TYPE and is_dead(path):
-        unmount_lazily(path)
-        present = mounted_at(path)
     if present is not None and present.kind == TYPE:
         raise ConfigurationError(f"{mountpoint}: {present.source} is mounted there already")
     return _checked(path, mountpoint, is_root)
