@@ -15,6 +15,7 @@ import pytest
 from gfsclient.config import load_config
 from gfsclient.mount import mountpoint as mountpoints
 from gfsclient.mount.records import log_file
+from gfsprotocol.errors import ConfigurationError, GfsError, PermissionDenied
 from tests.cluster.harness import BIN, Cluster, wait_until
 
 pytestmark = [
@@ -101,11 +102,13 @@ def test_a_subtree_read_only(cluster: Cluster, place: Path) -> None:
         (["{}/missing"], "no such directory"),
         (["/etc/hostname"], "not a directory"),
         (["/no/such/subtree", "{}"], "no such"),
+        (["/a-file", "{}"], "/a-file: is not a directory"),
         (["-o", "bogus", "{}"], "'bogus' is not known"),
         (["host:1", "{}"], "is not gfs://"),
     ],
 )
 def test_what_is_wrong_is_one_line(cluster: Cluster, place: Path, arguments: list[str], words: str) -> None:
+    cluster.gfsclient("put", "-", "/a-file", input=b"")
     done = cluster.gfsclient("mount", *(argument.format(place) for argument in arguments))
     assert done.returncode not in (0, 1)
     assert words in done.stderr.decode()
@@ -179,6 +182,22 @@ def test_a_termination_unmounts_and_keeps_what_was_written(cluster: Cluster, pla
         os.close(descriptor)
     assert mountpoints.mounted_at(str(place)) is None
     assert cluster.gfsclient("cat", "/unflushed").stdout == b"gathered"
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "words"),
+    [
+        ("nowhere", ConfigurationError, "load the kernel's module"),
+        ("file/x", PermissionDenied, "cannot be opened: Not a directory"),
+    ],
+)
+def test_without_the_device_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, error: type[GfsError], words: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(mountpoints, "DEVICE", tmp_path / device)
+    with pytest.raises(error, match=words):
+        mountpoints.prepare(str(tmp_path), allow_other=False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")

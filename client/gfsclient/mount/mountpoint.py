@@ -77,8 +77,7 @@ def clear_dead(path: str) -> None:
 
 def prepare(mountpoint: str, allow_other: bool) -> str:
     """The path to mount on, with a dead mount of ours cleared away. An error says what keeps us from mounting."""
-    if not DEVICE.exists():
-        raise ConfigurationError("there is no /dev/fuse: load the kernel's module (modprobe fuse), or run where it is")
+    _require_device()
     is_root = os.geteuid() == 0
     if not is_root and shutil.which("fusermount3") is None:
         raise ConfigurationError(
@@ -107,6 +106,17 @@ def _checked(path: str, mountpoint: str, is_root: bool) -> str:
     if not is_root and not os.access(path, os.W_OK):
         raise PermissionDenied(f"{mountpoint}: only a directory that one may write to can be mounted on")
     return path
+
+
+def _require_device() -> None:
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            raise ConfigurationError(
+                f"there is no {DEVICE}: load the kernel's module (modprobe fuse), or run where it is"
+            ) from None
+        raise PermissionDenied(f"{DEVICE} cannot be opened: {error.strerror}") from None
 
 
 def _others_allowed() -> bool:
