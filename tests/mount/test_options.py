@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gfsclient.mount.callers import Callers
-from gfsclient.mount.helper import arguments
+from gfsclient.mount.helper import arguments, is_fake
 from gfsclient.mount.options import DEADLINE_SECONDS, Source, parse_options, parse_source
 from gfsclient.mount.ranges import RANGES_MAX, Ranges
 from gfsprotocol.errors import InvalidArgument
@@ -30,7 +30,7 @@ def test_sources(text: str, source: Source) -> None:
     assert parse_source(text) == source
 
 
-@pytest.mark.parametrize("text", ["host:1", "http://h:1/", "gfs://h:1/a/../b"])
+@pytest.mark.parametrize("text", ["host:1", "http://h:1/", "gfs://h:1/a/../b", "gfs://,/"])
 def test_sources_that_make_no_sense(text: str) -> None:
     with pytest.raises(InvalidArgument):
         parse_source(text)
@@ -70,6 +70,11 @@ def test_options_that_make_no_sense(text: str) -> None:
 def test_the_arguments_of_mount_8() -> None:
     given_arguments = ["gfs://h:1/", "/mnt", "-sn", "-t", "gfs", "-o", "rw,_netdev"]
     assert arguments(given_arguments) == ["mount", "-o", "rw,_netdev", "--", "gfs://h:1/", "/mnt"]
+
+
+@pytest.mark.parametrize(("flag", "expected"), [("-f", True), ("-vf", True), ("-v", False), ("-n", False)])
+def test_mount_8_may_ask_for_nothing_but_the_looks(flag: str, expected: bool) -> None:
+    assert is_fake(["gfs://h:1/f", "/mnt/f", flag, "-o", "rw,nofail", "-t", "gfs"]) is expected
 
 
 def test_the_groups_of_a_caller() -> None:

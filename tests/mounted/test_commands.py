@@ -15,6 +15,7 @@ import pytest
 from gfsclient.config import load_config
 from gfsclient.mount import mountpoint as mountpoints
 from gfsclient.mount.records import log_file
+from gfsprotocol.errors import ConfigurationError, GfsError, PermissionDenied
 from tests.cluster.harness import BIN, Cluster, wait_until
 
 pytestmark = [
@@ -101,11 +102,13 @@ def test_a_subtree_read_only(cluster: Cluster, place: Path) -> None:
         (["{}/missing"], "no such directory"),
         (["/etc/hostname"], "not a directory"),
         (["/no/such/subtree", "{}"], "no such"),
+        (["/a-file", "{}"], "/a-file: is not a directory"),
         (["-o", "bogus", "{}"], "'bogus' is not known"),
         (["host:1", "{}"], "is not gfs://"),
     ],
 )
 def test_what_is_wrong_is_one_line(cluster: Cluster, place: Path, arguments: list[str], words: str) -> None:
+    cluster.gfsclient("put", "-", "/a-file", input=b"")
     done = cluster.gfsclient("mount", *(argument.format(place) for argument in arguments))
     assert done.returncode not in (0, 1)
     assert words in done.stderr.decode()
@@ -119,6 +122,7 @@ def test_umount_of_what_is_not_mounted(cluster: Cluster, place: Path) -> None:
 def test_a_process_that_dies_is_started_again(cluster: Cluster, place: Path) -> None:
     assert cluster.gfsclient("mount", "--supervise", str(place)).returncode == 0
     (place / "survivor").write_text("content")
+    os.stat(place)  # the kernel keeps the attributes, also of a mount that is dead
     os.kill(max(_processes(place)), signal.SIGKILL)
 
     def works() -> bool:
@@ -128,16 +132,37 @@ def test_a_process_that_dies_is_started_again(cluster: Cluster, place: Path) -> 
             return False
 
     wait_until("the mount works again", works)
+    assert "cannot be mounted on" not in log_file(str(place)).read_text(), "it works at the first try"
     assert cluster.gfsclient("umount", str(place)).returncode == 0
     assert not _processes(place), "its supervisor ends with it"
+
+
+def test_until_a_master_answers_nobody_writes_into_the_directory_below(cluster: Cluster, place: Path) -> None:
+    assert cluster.gfsclient("mount", "--supervise", str(place)).returncode == 0
+    (place / "kept").touch()
+    first, second = sorted(_processes(place))
+    cluster.pause("master-1")
+    try:
+        os.kill(second, signal.SIGKILL)
+        wait_until("another process is started", lambda: _processes(place) not in ([first], [first, second]))
+        with pytest.raises(OSError, match=r"not connected|aborted"):
+            (place / "new").write_text("content")
+    finally:
+        cluster.resume("master-1")
+    wait_until("it is mounted again", lambda: os.path.exists(place / "kept"))
+    (place / "new").write_text("content")
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
+    assert not list(place.iterdir())
 
 
 def test_a_dead_mount_is_cleared_away_by_the_next(cluster: Cluster, place: Path) -> None:
     assert cluster.gfsclient("mount", str(place)).returncode == 0
     (place / "kept").write_text("content")
+    os.stat(place)
     for process in _processes(place):
         os.kill(process, signal.SIGKILL)
     wait_until("the mount is dead", lambda: mountpoints.is_dead(str(place)))
+    os.stat(place)  # the kernel keeps the attributes
     wait_until("its process is gone", lambda: not _processes(place))
     assert cluster.gfsclient("mount", str(place)).returncode == 0
     assert (place / "kept").read_text() == "content"
@@ -157,6 +182,22 @@ def test_a_termination_unmounts_and_keeps_what_was_written(cluster: Cluster, pla
         os.close(descriptor)
     assert mountpoints.mounted_at(str(place)) is None
     assert cluster.gfsclient("cat", "/unflushed").stdout == b"gathered"
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "words"),
+    [
+        ("nowhere", ConfigurationError, "load the kernel's module"),
+        ("file/x", PermissionDenied, "cannot be opened: Not a directory"),
+    ],
+)
+def test_without_the_device_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, error: type[GfsError], words: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(mountpoints, "DEVICE", tmp_path / device)
+    with pytest.raises(error, match=words):
+        mountpoints.prepare(str(tmp_path), allow_other=False)
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")

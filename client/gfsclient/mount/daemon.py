@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import stat
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from gfsclient.mount.measures import exposed
 from gfsclient.mount.operations import Operations
 from gfsclient.mount.options import MountOptions
 from gfsclient.watcher import Watcher
-from gfsprotocol.errors import ConfigurationError
+from gfsprotocol.errors import ConfigurationError, NotADirectory
 from gfsprotocol.ids import ROOT_INODE
 from gfsprotocol.messages import AttributesReply, Stat
 
@@ -69,6 +70,8 @@ async def _serve(plan: Plan, ready: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with _connected(plan.config) as core:
         asked = await core.masters.expect(Stat(plan.subtree, ROOT_INODE), AttributesReply, CONNECT_SECONDS)
+        if not stat.S_ISDIR(asked.attributes.mode):
+            raise NotADirectory(f"{plan.subtree.decode('utf-8', 'replace')}: is not a directory")
         inodes = Inodes(asked.attributes.inode)
         notifier = Notifier(inodes.shown)
         cache = KernelCache(notifier)
@@ -108,6 +111,8 @@ def _mount(plan: Plan, adapter: Adapter) -> None:
         options.add("allow_other")
     if plan.options.read_only:
         options.add("ro")
+    # Not before: as long as nothing takes its place, a dead mount keeps programs out of the directory below.
+    mountpoints.clear_dead(plan.mountpoint)
     try:
         pyfuse3.init(adapter, plan.mountpoint, options)
     except RuntimeError as error:

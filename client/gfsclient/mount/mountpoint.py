@@ -56,18 +56,28 @@ def absolute(mountpoint: str) -> str:
 
 
 def is_dead(path: str) -> bool:
-    """Whether a mount's process is gone: "Transport endpoint is not connected"."""
+    """Whether a mount's process is gone: "Transport endpoint is not connected".
+
+    The directory is opened, for that is a question to the process each time: its attributes may be those that the
+    kernel has kept.
+    """
     try:
-        os.stat(path)
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False
 
 
+def clear_dead(path: str) -> None:
+    """Takes a mount of ours away whose process is gone, if there is one. ConfigurationError if that cannot be."""
+    present = mounted_at(path)
+    if present is not None and present.kind == TYPE and is_dead(path):
+        unmount_lazily(path)
+
+
 def prepare(mountpoint: str, allow_other: bool) -> str:
     """The path to mount on, with a dead mount of ours cleared away. An error says what keeps us from mounting."""
-    if not DEVICE.exists():
-        raise ConfigurationError("there is no /dev/fuse: load the kernel's module (modprobe fuse), or run where it is")
+    _require_device()
     is_root = os.geteuid() == 0
     if not is_root and shutil.which("fusermount3") is None:
         raise ConfigurationError(
@@ -76,10 +86,8 @@ def prepare(mountpoint: str, allow_other: bool) -> str:
     if allow_other and not is_root and not _others_allowed():
         raise ConfigurationError(f"allow_other needs the line 'user_allow_other' in {USER_SETTINGS}")
     path = absolute(mountpoint)
+    clear_dead(path)
     present = mounted_at(path)
-    if present is not None and present.kind == TYPE and is_dead(path):
-        unmount_lazily(path)
-        present = mounted_at(path)
     if present is not None and present.kind == TYPE:
         raise ConfigurationError(f"{mountpoint}: {present.source} is mounted there already")
     return _checked(path, mountpoint, is_root)
@@ -98,6 +106,17 @@ def _checked(path: str, mountpoint: str, is_root: bool) -> str:
     if not is_root and not os.access(path, os.W_OK):
         raise PermissionDenied(f"{mountpoint}: only a directory that one may write to can be mounted on")
     return path
+
+
+def _require_device() -> None:
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            raise ConfigurationError(
+                f"there is no {DEVICE}: load the kernel's module (modprobe fuse), or run where it is"
+            ) from None
+        raise PermissionDenied(f"{DEVICE} cannot be opened: {error.strerror}") from None
 
 
 def _others_allowed() -> bool:

@@ -52,6 +52,8 @@ def parse_source(source: str) -> Source:
         raise InvalidArgument(f"'{source}' is not {SCHEME}host:port,host:port/path")
     addresses, slash, path = source[len(SCHEME) :].partition("/")
     masters = tuple(address for address in addresses.split(",") if address)
+    if addresses and not masters:
+        raise InvalidArgument(f"'{source}' names no master")
     return Source(masters, _subtree(slash + path))
 
 

@@ -1,7 +1,9 @@
 """The processes of a mount: the one in the background, and the one that starts it anew when it dies.
 
 A process that mounts cannot take over the kernel's requests of one that died: its open files are lost, and programs get
-errors from them. But paths work again at once, because the dead mount is taken away and a new one is in its place.
+errors from them. But paths work again at once, because the dead mount is taken away and a new one is in its place. That
+is the last step before mounting: as long as no master answers, programs get errors, and do not write into the directory
+that lies below.
 """
 
 import logging
@@ -15,7 +17,7 @@ from typing import Final
 
 from gfsclient.mount import records
 from gfsclient.mount.daemon import Plan, serve
-from gfsclient.mount.mountpoint import TYPE, is_dead, mounted_at, unmount_lazily
+from gfsclient.mount.mountpoint import clear_dead
 from gfsprotocol.errors import ConfigurationError, DirectoryInUse, GfsError, from_wire
 
 log = logging.getLogger(__name__)
@@ -129,8 +131,8 @@ class Supervisor:
             status = self._serve_in_child()
             if status == 0:
                 return
-            self._clear()
             if self._is_stopping:
+                self._clear()
                 return
             log.error("the mount's process ended (%s), and is started again", _reason(status))
             self._pause(time.monotonic() - started)
@@ -181,13 +183,9 @@ class Supervisor:
             os.kill(self._child, number)
 
     def _clear(self) -> None:
-        """Takes the dead mount away."""
-        path = self._plan.mountpoint
-        present = mounted_at(path)
-        if present is None or present.kind != TYPE or not is_dead(path):
-            return
+        """Takes the dead mount away: nobody will mount in its place."""
         try:
-            unmount_lazily(path)
+            clear_dead(self._plan.mountpoint)
         except GfsError as error:
             log.error("%s", error.message)  # noqa: TRY400
 
