@@ -229,6 +229,30 @@ async def test_append(http: aiohttp.ClientSession, place: str) -> None:
     assert (await ask(http, "GET", address)).body == b"onetwo!"
 
 
+async def test_what_is_appended_is_checked_before(http: aiohttp.ClientSession, place: str) -> None:
+    wrong = base64.b64encode(bytes(32)).decode()
+    for query in ("append&create=true", "append=record&create=true"):
+        for header in ("Content-Digest", "Digest"):
+            headers = {header: f"sha-256=:{wrong}:"}
+            bad = await ask(http, "POST", f"/v1/files{place}/log?{query}", data=b"one", headers=headers)
+            assert (bad.status, bad.json["title"]) == (400, "Bad Request")
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).status == 404, "nothing was made"
+    good = {"Content-Digest": f"blake3=:{base64.b64encode(blake3(b'one').digest()).decode()}:"}
+    for query, offset in (("append&create=true", 0), ("append=record", 3), ("append", 6)):
+        made = await ask(http, "POST", f"/v1/files{place}/log?{query}", data=b"one", headers=good)
+        assert made.json == {"offset": offset, "size": 3}
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).body == b"oneoneone"
+    large = await ask(http, "POST", f"/v1/files{place}/log?append", data=bytes(1024 * 1024 + 1), headers=good)
+    assert large.status == 413
+
+
+async def test_a_record_has_no_offset_of_the_clients_choice(http: aiohttp.ClientSession, place: str) -> None:
+    await put(http, f"{place}/log", b"one")
+    address = f"/v1/files{place}/log?append=record"
+    assert (await ask(http, "POST", address, data=b"two", headers={"Upload-Offset": "3"})).status == 400
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).body == b"one"
+
+
 async def test_records_of_many_are_all_there(http: aiohttp.ClientSession, place: str) -> None:
     address = f"/v1/files{place}/log?append=record&create=true"
     replies = await asyncio.gather(*(ask(http, "POST", address, data=b"%09d\n" % n) for n in range(20)))

@@ -150,12 +150,22 @@ async def append(call: Call) -> web.StreamResponse:
     """Puts the body behind the end of a file."""
     query = call.query(AppendQuery)
     path = await call.path()
-    conditions = Conditions(call.request)
+    conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
     files = await call.files()
     present = await _to_append_to(files, path, query.create, conditions)
-    wanted = upload_offset(call.request)
-    if query.append == "record":
-        data = await call.body(RECORD_BYTES_MAX).read()
+    wanted, is_record = upload_offset(call.request), query.append == "record"
+    if is_record and wanted is not None:
+        raise InvalidArgument("where a record goes is not the client's choice: it takes no Upload-Offset")
+    # What has been appended cannot be taken back, for others may have appended behind it: a body that is to be checked
+    # is kept until it has come whole.
+    is_kept = is_record or bool(expected)
+    body = call.body(RECORD_BYTES_MAX if is_kept else None)
+    data = await body.read() if is_kept else b""
+    expected.update(data)
+    expected.check()
+    if present is None:
+        present = await files.make_file(path, permissions=0o644)
+    if is_record:
         offset = await files.append_record(path, data, sync=True)
         return shapes.reply({"offset": offset, "size": len(data)})
     async with call.gateway.transfers.turn() as width, await (await call.files(width)).open(path, "r+b") as file:
@@ -163,9 +173,10 @@ async def append(call: Call) -> web.StreamResponse:
         if wanted is not None and wanted != offset:
             headers = {"Upload-Offset": str(offset)}
             raise HttpRefusal(HTTPStatus.CONFLICT, f"the file ends at {offset}, not at {wanted}", headers)
-        if conditions.is_any and file.attributes.inode != (present.inode if present is not None else 0):
+        if conditions.is_any and file.attributes.inode != present.inode:
             raise ConditionFailed("the file was replaced meanwhile")
-        body = call.body()
+        if data:
+            await file.write(data)
         async for piece in body.pieces():
             await file.write(piece)
     headers = {hdrs.ETAG: shapes.etag(file.attributes), "Upload-Offset": str(offset + body.received)}
@@ -173,13 +184,14 @@ async def append(call: Call) -> web.StreamResponse:
 
 
 async def _to_append_to(files: FileSystem, path: bytes, create: bool, conditions: Conditions) -> Attributes | None:
+    """What is there; None if it is to be made. NotFound if it should be there."""
     try:
         found = await files.stat(path)
     except NotFound:
         conditions.check(None)
         if not create:
             raise
-        return await files.make_file(path, permissions=0o644)
+        return None
     conditions.check(found)
     return found
 
@@ -239,7 +251,7 @@ ENDPOINTS: Final = [
         AppendQuery,
         CONTENT,
         dict(_APPENDED),
-        (*_CONDITIONS, "Upload-Offset"),
+        (*_CONDITIONS, "Upload-Offset", "Content-Digest"),
         (hdrs.ETAG, "Upload-Offset"),
     ),
     Endpoint(
@@ -250,7 +262,7 @@ ENDPOINTS: Final = [
         AppendQuery,
         CONTENT,
         dict(_APPENDED),
-        (*_CONDITIONS, "Upload-Offset"),
+        (*_CONDITIONS, "Upload-Offset", "Content-Digest"),
         (hdrs.ETAG, "Upload-Offset"),
     ),
     Endpoint(
