@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from blake3 import blake3
+from yarl import URL
 
 from tests.cluster.harness import Cluster
 from tests.gateway.web import ask, put
@@ -83,6 +84,22 @@ async def test_names_that_are_no_utf8(http: aiohttp.ClientSession, place: str, s
     await writer.wait_closed()
     listed = await ask(http, "GET", f"/v1/directories{place}")
     assert [entry["name"] for entry in listed.json["entries"]] == ["\udcff\udcfe"]
+    # What a listing shows is a path for everything else, too.
+    shown = listed.json["entries"][0]["path"]
+    copied = await ask(http, "POST", "/v1/copy", json={"source": shown, "target": f"{place}/\udc80"})
+    assert (copied.status, copied.json["path"]) == (201, f"{place}/\udc80")
+    assert (await ask(http, "POST", "/v1/rename", json={"source": shown, "target": f"{place}/a"})).status == 200
+    begun = await ask(http, "POST", URL(f"/v1/uploads?path={place}/%81", encoded=True))
+    assert (begun.status, begun.json["path"]) == (201, f"{place}/\udc81")
+    assert (await ask(http, "POST", f"{begun.json['href']}/complete")).status == 201
+    gone = await ask(http, "DELETE", f"/v1/files{place}/a?trash=true")
+    body = {"path": f"{place}/\udc82"}
+    assert (await ask(http, "POST", f"/v1/trash/{gone.json['inode']}/restore", json=body)).status == 200
+    listed = await ask(http, "GET", f"/v1/directories{place}")
+    assert [entry["name"] for entry in listed.json["entries"]] == ["\udc80", "\udc81", "\udc82"]
+    for impossible in ("\ud800", "../x", "x/../y"):
+        body = {"source": f"{place}/\udc80", "target": f"{place}/{impossible}"}
+        assert (await ask(http, "POST", "/v1/rename", json=body)).status == 400
 
 
 # -------------------------------------------------------------------------------------------------------------- ranges

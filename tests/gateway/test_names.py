@@ -115,6 +115,9 @@ async def test_the_trash(http: aiohttp.ClientSession, place: str) -> None:
     assert {first.json["inode"], second.json["inode"]} <= {entry.inode for entry in listed.entries}
     restored = await ask(http, "POST", f"/v1/trash/{first.json['inode']}/restore")
     assert (restored.status, restored.json["path"]) == (200, f"{place}/file")
+    for wrong in (f"{place}/../elsewhere", "elsewhere", "/\ud800"):
+        body = {"path": wrong}
+        assert (await ask(http, "POST", f"/v1/trash/{second.json['inode']}/restore", json=body)).status == 400
     body = {"path": f"{place}/elsewhere"}
     assert (await ask(http, "POST", f"/v1/trash/{second.json['inode']}/restore", json=body)).status == 200
     assert (await ask(http, "GET", f"/v1/files{place}/elsewhere/file")).body == b"x"

@@ -68,7 +68,7 @@ class WebHdfs:
             return _refused(call, error)
 
     async def _answer(self, call: Call, path: bytes) -> web.StreamResponse:
-        parameters = Parameters(call.request.query.items())
+        parameters = Parameters(call.parameters())
         method, name = call.request.method, parameters.required("op").upper()
         call.identity = await self._identity(call, parameters)
         operation = WITHOUT_PATH.get(method, {}).get(name)

@@ -335,6 +335,23 @@ async def test_a_name_that_is_not_escaped(webhdfs: WebHdfs, served: Any) -> None
     assert _names(await webhdfs("GET", "", "LISTSTATUS")) == ["ü"]
 
 
+async def test_a_name_that_is_no_utf8(webhdfs: WebHdfs) -> None:
+    await webhdfs("PUT", "/file", "CREATE", 201, data=b"x")
+    directory = webhdfs.directory
+
+    async def asked(method: str, target: str) -> Any:
+        address = URL(f"/webhdfs/v1{directory}{target}", encoded=True)
+        async with webhdfs.http.request(method, address) as response:
+            assert response.status in (200, 201), await response.text()
+            return await response.json() if response.content_type == "application/json" else await response.read()
+
+    assert await asked("PUT", f"/file?op=RENAME&destination={directory}/%ff") == {"boolean": True}
+    assert _names(await webhdfs("GET", "", "LISTSTATUS")) == ["\udcff"]
+    assert await asked("GET", "/%ff?op=OPEN") == b"x"
+    batch = await asked("GET", "?op=LISTSTATUS_BATCH&startAfter=%ff")
+    assert _names(batch["DirectoryListing"]["partialListing"]) == []
+
+
 async def test_a_body_that_looks_like_a_request_stays_as_it_is(webhdfs: WebHdfs, served: Any) -> None:
     body = "GET /webhdfs/v1/ü HTTP/1.1\r\n".encode() * 10
     target = f"/webhdfs/v1{webhdfs.directory}/file?op=CREATE&data=true"
