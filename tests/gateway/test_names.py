@@ -133,6 +133,18 @@ async def test_status_and_health(http: aiohttp.ClientSession) -> None:
     assert len(status.chunkservers) == 2 and status.leader
     assert (await ask(http, "GET", "/healthz")).body == b"ok\n"
     assert (await ask(http, "GET", "/readyz")).body == b"ready\n"
+    for address in (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/status",
+        "/v1/docs",
+        "/v1/openapi.json",
+        "/v1/directories/",
+    ):
+        head = await ask(http, "HEAD", address)
+        assert (head.status, head.body) == (200, b"") and int(head.headers["Content-Length"]) > 0
+    assert (await ask(http, "HEAD", "/v1/directories/none")).status == 404
     options = await ask(http, "OPTIONS", "/v1/files/x")
     assert (options.status, options.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
 
