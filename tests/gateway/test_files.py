@@ -148,6 +148,13 @@ async def test_a_range_that_cannot_be_read_is_ignored(http: aiohttp.ClientSessio
     assert (got.status, got.body) == (200, b"content")
 
 
+@pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-99", "bytes=-5", "bytes=0-0,-1"])
+async def test_an_empty_file_comes_whole(http: aiohttp.ClientSession, place: str, header: str) -> None:
+    await put(http, f"{place}/file", b"")
+    got = await ask(http, "GET", f"/v1/files{place}/file", headers={"Range": header})
+    assert (got.status, got.body) == (200, b"")
+
+
 async def test_if_range(http: aiohttp.ClientSession, place: str) -> None:
     made = await put(http, f"{place}/file", b"content")
     address = f"/v1/files{place}/file"

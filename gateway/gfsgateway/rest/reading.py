@@ -73,7 +73,8 @@ async def _respond(call: Call, file: File, headers: dict[str, str]) -> web.Strea
     whole = Range(0, size - 1)
     header = call.request.headers.get(hdrs.RANGE)
     wanted = None
-    if header is not None and not call.is_head and conditions.applies(call.request, file.attributes):
+    # An empty file comes whole: it has no ranges, and who asks for the first bytes of something is not wrong.
+    if header is not None and size and not call.is_head and conditions.applies(call.request, file.attributes):
         wanted = ranges.parse(header, size)
     if wanted is None:
         return await send(call, file, 200, headers, [(b"", whole)])
