@@ -57,7 +57,7 @@ class Call:
         for some paths follows none.
         """
         prefix = self.identity.prefix_of(path)
-        if not self.identity.prefixes or prefix == b"/":
+        if not self.identity.is_limited:
             return path
         files = await self.files()
         at = prefix

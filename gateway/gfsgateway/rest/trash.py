@@ -22,7 +22,7 @@ async def show(call: Call) -> web.StreamResponse:
 async def empty(call: Call) -> web.StreamResponse:
     """Removes for good what the user has in the trash."""
     files = await call.files()
-    if not call.identity.prefixes:
+    if not call.identity.is_limited:
         return shapes.reply({"count": await files.empty_trash()})
     inodes = [entry.inode for entry in await _entries(call)]
     return shapes.reply({"count": await files.empty_trash(inodes) if inodes else 0})
