@@ -73,6 +73,9 @@ BAD = {
     ),
     "a part": (request("PUT /v1/files/x HTTP/1.1", "Content-Range: bytes 0-0/2", "Content-Length: 1", body=b"x"), 400),
     "no type": (request("PUT /v1/files/x HTTP/1.1", "Content-Type: a", "Content-Length: 1", body=b"x"), 400),
+    "no disposition": (
+        request("PUT /v1/files/x HTTP/1.1", "Content-Disposition: ; a", "Content-Length: 1", body=b"x"), 400,
+    ),
     "expectation": (request("PUT /v1/files/x HTTP/1.1", "Expect: tea", "Content-Length: 1", body=b"x"), 417),
     "digest": (request("PUT /v1/files/x HTTP/1.1", "Digest: rubbish", "Content-Length: 1", body=b"x"), 400),
     "a directory as a file": (request("GET /v1/files/ HTTP/1.1"), 409),

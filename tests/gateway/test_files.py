@@ -68,6 +68,29 @@ async def test_the_content_type_is_kept(http: aiohttp.ClientSession, place: str)
     assert kept.headers["Content-Security-Policy"] == "sandbox"
 
 
+@pytest.mark.parametrize("kind", ["text/csv", "application/octet-stream"])
+async def test_the_content_disposition_is_kept(http: aiohttp.ClientSession, place: str, kind: str) -> None:
+    said = {"Content-Type": kind, "Content-Disposition": 'inline; filename="other name.csv"'}
+    put_there = await ask(http, "PUT", f"/v1/files{place}/a.csv", data=b"x", headers=said)
+    assert put_there.status == 201
+    begun = await ask(http, "POST", f"/v1/uploads?path={place}/b.csv", headers=said)
+    assert (await ask(http, "POST", f"{begun.json['href']}/complete")).status == 201
+    for source, target in (("a", "c"), ("b", "d")):
+        body = {"source": f"{place}/{source}.csv", "target": f"{place}/{target}.csv"}
+        assert (await ask(http, "POST", "/v1/copy", json=body)).status == 201
+        moved = {"source": f"{place}/{source}.csv", "target": f"{place}/{source}{source}"}
+        assert (await ask(http, "POST", "/v1/rename", json=moved)).status == 200
+    for name in ("aa", "bb", "c.csv", "d.csv"):
+        for method in ("GET", "HEAD"):
+            got = await ask(http, method, f"/v1/files{place}/{name}")
+            assert got.headers["Content-Disposition"] == said["Content-Disposition"]
+            assert got.headers["Content-Type"] == "text/csv"
+        got = await ask(http, "GET", f"/v1/files{place}/{name}?download=true")
+        assert got.headers["Content-Disposition"] == 'attachment; filename="other name.csv"'
+    await put(http, f"{place}/aa", b"x")
+    assert "Content-Disposition" not in (await ask(http, "HEAD", f"/v1/files{place}/aa")).headers
+
+
 async def test_a_download_has_its_name(http: aiohttp.ClientSession, place: str) -> None:
     await put(http, f"{place}/a%20%22b%22%0d%0aX%3a%20y%c3%a9", b"x")
     got = await ask(http, "GET", f"/v1/files{place}/a%20%22b%22%0d%0aX%3a%20y%c3%a9?download=true")

@@ -7,12 +7,14 @@ from typing import Final
 from aiohttp import hdrs, web
 from pydantic import Field
 
+from gfsclient.files import File
 from gfsclient.filesystem import FileSystem
+from gfsclient.upload import Upload
 from gfsgateway.call import Call
 from gfsgateway.rest import models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import Endpoint, Query
-from gfsgateway.rest.types import TYPE_ATTRIBUTE
+from gfsgateway.rest.types import DISPOSITION_ATTRIBUTE, TYPE_ATTRIBUTE
 from gfsgateway.rest.writing import WriteQuery, new_file, present_file
 from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import InvalidArgument, NoSuchAttribute
@@ -46,13 +48,19 @@ async def copy(call: Call) -> web.StreamResponse:
             async with new_file(files, target, query, present) as upload:
                 while piece := await file.read(PIECE_BYTES):
                     await upload.write(piece)
-                try:
-                    await upload.set_xattr(TYPE_ATTRIBUTE, await file.get_xattr(TYPE_ATTRIBUTE))
-                except NoSuchAttribute:
-                    pass
+                await _copy_attributes(file, upload)
                 await upload.finish()
                 found = await upload.publish(replace=body.replace)
     return shapes.reply(shapes.attributes(target, found), 201)
+
+
+async def _copy_attributes(file: File, upload: Upload) -> None:
+    """What says how the file is to be shown."""
+    for name in (TYPE_ATTRIBUTE, DISPOSITION_ATTRIBUTE):
+        try:
+            await upload.set_xattr(name, await file.get_xattr(name))
+        except NoSuchAttribute:
+            continue
 
 
 async def show(call: Call) -> web.StreamResponse:

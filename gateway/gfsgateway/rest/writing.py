@@ -20,7 +20,7 @@ from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
-from gfsgateway.rest.types import TYPE_ATTRIBUTE, TYPE_CHARACTERS_MAX, UNKNOWN_TYPE
+from gfsgateway.rest.types import attributes_of
 from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, IsADirectory, NotFound
 from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, RECORD_BYTES_MAX, REPLICATION_MAX
 from gfsprotocol.messages import Attributes
@@ -28,7 +28,6 @@ from gfsprotocol.messages import Attributes
 PUBLISH_ATTEMPTS: Final = 8
 """How often a condition is weighed again because the file has just changed once more."""
 KEEP_SECONDS_DEFAULT: Final = 86_400
-_MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;.*)?", re.ASCII)
 
 
 class WriteQuery(Query):
@@ -65,6 +64,7 @@ async def put(call: Call) -> web.StreamResponse:
     if hdrs.CONTENT_RANGE in call.request.headers:
         raise InvalidArgument("a part of a file cannot be put: use an upload that can be resumed, or append")
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
+    kept = attributes_of(call.request.headers, path)
     body = call.body()
     async with call.gateway.transfers.turn() as width:
         files = await call.files(width)
@@ -77,7 +77,8 @@ async def put(call: Call) -> web.StreamResponse:
                 expected.update(piece)
                 await upload.write(piece)
             expected.check()
-            await keep_type(upload, call.request.headers.get(hdrs.CONTENT_TYPE))
+            for name, value in kept.items():
+                await upload.set_xattr(name, value)
             found, is_new = await publish(files, upload, path, conditions)
     headers = {hdrs.ETAG: shapes.etag(found), hdrs.LOCATION: f"/v1/files{targets.encoded(path)}"}
     return shapes.reply(shapes.attributes(path, found), 201 if is_new else 200, headers)
@@ -111,20 +112,6 @@ async def new_file(
     finally:
         if not upload.is_over:
             await asyncio.shield(upload.discard())
-
-
-async def keep_type(upload: Upload, header: str | None) -> None:
-    """Notes the Content-Type, if it says anything."""
-    if header is None or header == UNKNOWN_TYPE:
-        return
-    await upload.set_xattr(TYPE_ATTRIBUTE, checked_type(header).encode("latin-1", "replace"))
-
-
-def checked_type(header: str) -> str:
-    """A Content-Type that may be sent back. InvalidArgument if it is none."""
-    if len(header) > TYPE_CHARACTERS_MAX or not header.isprintable() or not _MEDIA_TYPE.fullmatch(header):
-        raise InvalidArgument("the Content-Type is not one")
-    return header
 
 
 async def publish(files: FileSystem, upload: Upload, path: bytes, conditions: Conditions) -> tuple[Attributes, bool]:
@@ -240,7 +227,7 @@ ENDPOINTS: Final = [
         WriteQuery,
         CONTENT,
         {201: models.Attributes, 200: models.Attributes},
-        (*_CONDITIONS, hdrs.CONTENT_TYPE, "Repr-Digest"),
+        (*_CONDITIONS, hdrs.CONTENT_TYPE, hdrs.CONTENT_DISPOSITION, "Repr-Digest"),
         (hdrs.ETAG, hdrs.LOCATION),
     ),
     Endpoint(
