@@ -19,6 +19,7 @@ from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
 from gfsgateway.rest.ranges import Range
 from gfsgateway.rest.types import Shown
+from gfsgateway.targets import without_secrets
 from gfsgateway.transfer import PIECE_BYTES, Sender
 from gfsprotocol.errors import AvailabilityError, GfsError
 from gfsprotocol.messages import Attributes
@@ -164,7 +165,7 @@ def _cut() -> GfsError:
 
 def give_up(call: Call, sender: Sender, error: GfsError) -> None:
     """The status has been sent: all that is left to say that it failed is to break off."""
-    log.warning("%s broken off: %s", call.request.raw_path, error.message)
+    log.warning("%s broken off: %s", without_secrets(call.request.raw_path), error.message)
     call.gateway.measures.failed(HTTPStatus.SERVICE_UNAVAILABLE, type(error).__name__)
     sender.abort()
 

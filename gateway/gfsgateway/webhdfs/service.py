@@ -64,7 +64,8 @@ class WebHdfs:
             return _refused(call, missing(path))
         except GfsError as error:
             if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("%s %s: %s", call.request.method, call.request.path, error.message)
+                target = targets.without_secrets(call.request.raw_path)
+                log.warning("%s %s: %s", call.request.method, target, error.message)
             return _refused(call, error)
 
     async def _answer(self, call: Call, path: bytes) -> web.StreamResponse:

@@ -2,11 +2,17 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
+from gfsclient.namespace import Namespace
+from gfsprotocol.errors import AvailabilityError
+from gfsprotocol.messages import Listing
+from tests.conftest import ExpectedLogs
 from tests.gateway.web import raw
 from tests.gateway.webhdfs.conftest import ME, WebHdfs
 
@@ -76,6 +82,32 @@ async def test_a_large_directory(webhdfs: WebHdfs, served: Any) -> None:
     assert (_names(first["partialListing"]), first["remainingEntries"]) == (names[:1000], 1)
     rest = (await webhdfs("GET", "", "LISTSTATUS_BATCH", startAfter="0999"))["DirectoryListing"]
     assert (_names(rest["partialListing"]), rest["remainingEntries"]) == (names[1000:], 0)
+
+
+async def test_a_listing_that_fails_in_the_middle_breaks_off_and_is_counted(
+    webhdfs: WebHdfs,
+    own_gateway: Callable[..., Awaitable[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs(r"op=LISTSTATUS&delegation=\.\.\. broken off: no master answers")
+    await webhdfs("PUT", "/a", "MKDIRS")
+    base = await own_gateway()
+
+    async def one_page(files: Namespace, path: bytes, after: bytes = b"") -> Listing:
+        if after:
+            raise AvailabilityError("no master answers")
+        return Listing((await whole(files, path, after)).entries, more=True)
+
+    whole = Namespace.list_page
+    monkeypatch.setattr(Namespace, "list_page", one_page)
+    async with aiohttp.ClientSession(base) as http:
+        with pytest.raises(aiohttp.ClientError):
+            async with http.get(f"/webhdfs/v1{webhdfs.directory}?op=LISTSTATUS&delegation=") as response:
+                assert response.status == 200
+                await response.read()
+        async with http.get("/metrics") as response:
+            assert 'gfs_gateway_backend_errors_total{error="AvailabilityError"} 1.0' in await response.text()
 
 
 async def test_directories(webhdfs: WebHdfs) -> None:
