@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Gaps:
-    """Told when requests succeeded, in monotonic seconds."""
+    """Told when requests succeeded, and when it was over, in monotonic seconds."""
 
     longest_seconds: float = 0.0
     longest_began: float = 0.0
@@ -15,3 +15,8 @@ class Gaps:
         if self._last and now - self._last > self.longest_seconds:
             self.longest_seconds, self.longest_began = now - self._last, self._last
         self._last = max(self._last, now)
+
+    def ended(self, now: float) -> None:
+        """No more requests are sent: whoever waits until then has waited for so long, at least."""
+        self.succeeded(now)
+        self._last = 0.0

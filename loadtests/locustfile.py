@@ -207,6 +207,12 @@ def _note(request_type: str, exception: BaseException | None, **_details: Any) -
         _gaps[request_type].succeeded(time.monotonic())
 
 
+@events.test_stopping.add_listener
+def _end(**_details: Any) -> None:
+    for gaps in _gaps.values():
+        gaps.ended(time.monotonic())
+
+
 @events.quitting.add_listener
 def _report(environment: Any, **_details: Any) -> None:
     stores: list[Store] = [*WebUser._stores.values(), *([NativeUser._store] if NativeUser._store else [])]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from typing import Any, ClassVar, Final, TypeVar
 
+from gevent import GreenletExit
 from gevent.lock import RLock
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
@@ -42,6 +43,14 @@ FAILURES: Final = (GfsError, OSError, HTTPException, RequestFailed, WrongContent
 """What makes a request a failed one, over any protocol; anything else is a mistake in these tests."""
 
 _Result = TypeVar("_Result")
+
+
+class Unanswered(Exception):
+    """The run is over, the time to end it as well, and there is still no answer."""
+
+    def __init__(self) -> None:
+        super().__init__("no answer until the end of the run")
+
 
 _threads = ThreadPool(CALLS_MAX)
 _run: Final = secrets.token_hex(4)
@@ -116,25 +125,31 @@ class StoreUser(User):
         After a failure the user begins with another task.
         """
         begun = time.perf_counter()
-        failure: Exception | None = None
         try:
             result: _Result = _threads.apply(work)
-            milliseconds = (time.perf_counter() - begun) * 1000
+            seconds = time.perf_counter() - begun
             _threads.apply(verify, (result,))
         except FAILURES as error:
-            failure = error
-            milliseconds = (time.perf_counter() - begun) * 1000
+            self._report(name, time.perf_counter() - begun, 0, error)
+            raise RescheduleTask from error
+        except GreenletExit:
+            # Who is not given any time to end, as by locust without --stop-timeout, has done nothing wrong.
+            if self.environment.stop_timeout:
+                self._report(name, time.perf_counter() - begun, 0, Unanswered())
+            raise
+        self._report(name, seconds, length, None)
+        return result
+
+    def _report(self, name: str, seconds: float, length: int, failure: Exception | None) -> None:
+        """To locust."""
         self.environment.events.request.fire(
             request_type=self.protocol,
             name=name,
-            response_time=milliseconds,
-            response_length=0 if failure else length,
+            response_time=seconds * 1000,
+            response_length=length,
             exception=failure,
             context={},
         )
-        if failure is not None:
-            raise RescheduleTask
-        return result
 
     def prepare(self, key: str, work: Callable[[], None]) -> None:
         """Does ``work`` if no user of this protocol has done it; the others wait for the first."""

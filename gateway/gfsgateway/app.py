@@ -54,9 +54,10 @@ class Gateway:
         self._access_log = AccessLog(config.access_log)
         self._numbers = itertools.count(1)
         self._run = secrets.token_hex(4)
-        self.router.add(hdrs.METH_GET, "/healthz", _healthz, is_public=True)
-        self.router.add(hdrs.METH_GET, "/readyz", _readyz, is_public=True)
-        self.router.add(hdrs.METH_GET, metrics.METRICS_PATH, _metrics, is_public=True)
+        for method in (hdrs.METH_GET, hdrs.METH_HEAD):
+            self.router.add(method, "/healthz", _healthz, is_public=True)
+            self.router.add(method, "/readyz", _readyz, is_public=True)
+            self.router.add(method, metrics.METRICS_PATH, _metrics, is_public=True)
         rest.add_routes(self.router)
         webhdfs.add_routes(self.router, config)
 

@@ -23,18 +23,23 @@ class Identity:
     expires: int | None = None
     """Until when, in seconds since the epoch; None without a token."""
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is anything that it may not use."""
+        return bool(self.prefixes) and b"/" not in self.prefixes
+
     def prefix_of(self, path: bytes) -> bytes:
         """The prefix that allows ``path``. PermissionDenied if none does."""
-        if not self.prefixes:
+        if not self.is_limited:
             return b"/"
         for prefix in self.prefixes:
-            if prefix == b"/" or path.rstrip(b"/") == prefix or path.startswith(prefix + b"/"):
+            if path.rstrip(b"/") == prefix or path.startswith(prefix + b"/"):
                 return prefix
         raise PermissionDenied("the bearer token is not for this path")
 
     def require_everything(self) -> None:
         """PermissionDenied for a token that is limited to paths."""
-        if self.prefixes:
+        if self.is_limited:
             raise PermissionDenied("the bearer token is limited to paths, and this concerns them all")
 
 

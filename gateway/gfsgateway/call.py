@@ -5,10 +5,12 @@ import stat
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qsl
 
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
+from gfsclient import paths
 from gfsclient.filesystem import FileSystem
 from gfsgateway import targets
 from gfsgateway.auth import Identity
@@ -55,7 +57,7 @@ class Call:
         for some paths follows none.
         """
         prefix = self.identity.prefix_of(path)
-        if not self.identity.prefixes or prefix == b"/":
+        if not self.identity.is_limited:
             return path
         files = await self.files()
         at = prefix
@@ -71,13 +73,28 @@ class Call:
                 raise PermissionDenied("a token for some paths follows no symbolic links")
         return path
 
+    async def named(self, text: str) -> bytes:
+        """A path from a body or a parameter, if it may be used: as strict as one from an address."""
+        try:
+            path = paths.to_bytes(text)
+        except UnicodeEncodeError as error:
+            raise InvalidArgument("a path holds what is neither UTF-8 nor a stray byte") from error
+        if b".." in path.split(b"/"):
+            raise InvalidArgument("a path holds '..'")
+        return await self.permitted(path)
+
+    def parameters(self) -> list[tuple[str, str]]:
+        """The query's names and values, in order. Bytes that are no UTF-8 stay what they are, as lone surrogates."""
+        query = self.request.raw_path.partition("#")[0].partition("?")[2]
+        return parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
+
     def query(self, kind: type[_Model]) -> _Model:
         """The query as ``kind`` has it: each parameter once, none that is not known. InvalidArgument if it is not."""
         values: dict[str, str] = {}
         if "?" not in self.request.raw_path:
             found: _Model = _defaults(kind)
             return found
-        for name, value in self.request.query.items():
+        for name, value in self.parameters():
             if name in values:
                 raise InvalidArgument(f"the parameter '{name}' is there twice")
             values[name] = value

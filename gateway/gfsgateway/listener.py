@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LINE_BYTES_MAX: Final = 16 * KIB
 FIELD_BYTES_MAX: Final = 8 * KIB
 HEADERS_MAX: Final = 64
+TOO_MANY_HEADERS: Final = "Too many headers"
+"""How aiohttp's complaint of more than HEADERS_MAX begins; there is no exception of its own."""
 DETAIL_CHARACTERS: Final = 120
 """Of what aiohttp says of a request that it cannot read; it may quote all of that."""
 READ_BUFFER_BYTES: Final = 64 * KIB
@@ -101,6 +103,8 @@ class Connection(web.RequestHandler):
             is_target = str(LINE_BYTES_MAX) in lines[0]
             status = HTTPStatus.REQUEST_URI_TOO_LONG if is_target else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
             lines = ["the target is too long" if is_target else "a header is too long"]
+        elif lines[0].startswith(TOO_MANY_HEADERS):
+            status, lines = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, [f"there are more than {HEADERS_MAX} headers"]
         refusal = HttpRefusal(HTTPStatus(status), lines[0][:DETAIL_CHARACTERS], close=True)
         return self._listener.gateway.malformed(request, refusal)
 

@@ -56,8 +56,14 @@ class GatewayProcess:
                 server = Listener(config, gateway)
                 runner = web.ServerRunner(server, shutdown_timeout=CANCEL_SECONDS)
                 await runner.setup()
-                site = web.SockSite(runner, listener, ssl_context=context, backlog=BACKLOG)
-                await site.start()
+                # Who has not said hello yet is no connection: it is let go as one that sends no request.
+                listening = await asyncio.get_running_loop().create_server(
+                    server,
+                    sock=listener,
+                    ssl=context,
+                    backlog=BACKLOG,
+                    ssl_handshake_timeout=None if context is None else config.header_seconds,
+                )
                 janitor = asyncio.create_task(uploads.expire_for_ever(files, config.upload_keep_seconds))
                 scheme = "http" if context is None else "https"
                 log.info("the gateway listens on %s://%s:%d", scheme, config.host, self.port)
@@ -67,7 +73,7 @@ class GatewayProcess:
                     gateway.is_stopping = True
                     janitor.cancel()
                     await asyncio.gather(janitor, return_exceptions=True)
-                    await site.stop()
+                    listening.close()
                     await server.drain(config.stop_seconds)
                     await runner.cleanup()
                     await gateway.close()

@@ -86,6 +86,10 @@ class Body:
         length = request.content_length
         if length is not None and length > bytes_max:
             raise self._too_large()
+        coding = request.headers.get(hdrs.TRANSFER_ENCODING, "chunked")
+        if coding.strip().lower() != "chunked":
+            message = f"of the transfer codings only 'chunked' is known, not '{coding}'"
+            raise HttpRefusal(HTTPStatus.NOT_IMPLEMENTED, message, close=True)
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise HttpRefusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must come without a Content-Encoding")
 

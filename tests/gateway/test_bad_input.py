@@ -53,7 +53,7 @@ BAD = {
     "bad chunk": (request("PUT /v1/files/x HTTP/1.1", "Transfer-Encoding: chunked", body=b"zz\r\nhello\r\n"), 400),
     "long line": (request(f"GET /v1/files/{'a' * 20_000} HTTP/1.1"), 414),
     "long header": (request("GET /healthz HTTP/1.1", f"X: {'a' * 20_000}"), 431),
-    "many headers": (request("GET /healthz HTTP/1.1", *(f"X{n}: a" for n in range(1000))), 400),
+    "many headers": (request("GET /healthz HTTP/1.1", *(f"X{n}: a" for n in range(1000))), 431),
     "long name": (request(f"GET /v1/files/{'a' * 300} HTTP/1.1"), 400),
     "long path": (request(f"GET /v1/files/{'a/' * 2500}b HTTP/1.1"), 400),
     "unknown address": (request("GET /v2/files/x HTTP/1.1"), 404),
@@ -68,8 +68,14 @@ BAD = {
     "JSON of another kind": (request(RENAME, "Content-Type: text/xml", "Content-Length: 1", body=b"<"), 415),
     "large JSON": (request(RENAME, JSON, "Content-Length: 99999999"), 413),
     "compressed": (request("PUT /v1/files/x HTTP/1.1", "Content-Encoding: gzip", "Content-Length: 1", body=b"x"), 415),
+    "compressed on the way": (
+        request("PUT /v1/files/x HTTP/1.1", "Transfer-Encoding: gzip, chunked", body=b"1\r\nx\r\n0\r\n\r\n"), 501,
+    ),
     "a part": (request("PUT /v1/files/x HTTP/1.1", "Content-Range: bytes 0-0/2", "Content-Length: 1", body=b"x"), 400),
     "no type": (request("PUT /v1/files/x HTTP/1.1", "Content-Type: a", "Content-Length: 1", body=b"x"), 400),
+    "no disposition": (
+        request("PUT /v1/files/x HTTP/1.1", "Content-Disposition: ; a", "Content-Length: 1", body=b"x"), 400,
+    ),
     "expectation": (request("PUT /v1/files/x HTTP/1.1", "Expect: tea", "Content-Length: 1", body=b"x"), 417),
     "digest": (request("PUT /v1/files/x HTTP/1.1", "Digest: rubbish", "Content-Length: 1", body=b"x"), 400),
     "a directory as a file": (request("GET /v1/files/ HTTP/1.1"), 409),

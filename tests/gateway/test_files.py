@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 from blake3 import blake3
+from yarl import URL
 
 from tests.cluster.harness import Cluster
 from tests.gateway.web import ask, put
@@ -67,6 +68,29 @@ async def test_the_content_type_is_kept(http: aiohttp.ClientSession, place: str)
     assert kept.headers["Content-Security-Policy"] == "sandbox"
 
 
+@pytest.mark.parametrize("kind", ["text/csv", "application/octet-stream"])
+async def test_the_content_disposition_is_kept(http: aiohttp.ClientSession, place: str, kind: str) -> None:
+    said = {"Content-Type": kind, "Content-Disposition": 'inline; filename="other name.csv"'}
+    put_there = await ask(http, "PUT", f"/v1/files{place}/a.csv", data=b"x", headers=said)
+    assert put_there.status == 201
+    begun = await ask(http, "POST", f"/v1/uploads?path={place}/b.csv", headers=said)
+    assert (await ask(http, "POST", f"{begun.json['href']}/complete")).status == 201
+    for source, target in (("a", "c"), ("b", "d")):
+        body = {"source": f"{place}/{source}.csv", "target": f"{place}/{target}.csv"}
+        assert (await ask(http, "POST", "/v1/copy", json=body)).status == 201
+        moved = {"source": f"{place}/{source}.csv", "target": f"{place}/{source}{source}"}
+        assert (await ask(http, "POST", "/v1/rename", json=moved)).status == 200
+    for name in ("aa", "bb", "c.csv", "d.csv"):
+        for method in ("GET", "HEAD"):
+            got = await ask(http, method, f"/v1/files{place}/{name}")
+            assert got.headers["Content-Disposition"] == said["Content-Disposition"]
+            assert got.headers["Content-Type"] == "text/csv"
+        got = await ask(http, "GET", f"/v1/files{place}/{name}?download=true")
+        assert got.headers["Content-Disposition"] == 'attachment; filename="other name.csv"'
+    await put(http, f"{place}/aa", b"x")
+    assert "Content-Disposition" not in (await ask(http, "HEAD", f"/v1/files{place}/aa")).headers
+
+
 async def test_a_download_has_its_name(http: aiohttp.ClientSession, place: str) -> None:
     await put(http, f"{place}/a%20%22b%22%0d%0aX%3a%20y%c3%a9", b"x")
     got = await ask(http, "GET", f"/v1/files{place}/a%20%22b%22%0d%0aX%3a%20y%c3%a9?download=true")
@@ -83,6 +107,22 @@ async def test_names_that_are_no_utf8(http: aiohttp.ClientSession, place: str, s
     await writer.wait_closed()
     listed = await ask(http, "GET", f"/v1/directories{place}")
     assert [entry["name"] for entry in listed.json["entries"]] == ["\udcff\udcfe"]
+    # What a listing shows is a path for everything else, too.
+    shown = listed.json["entries"][0]["path"]
+    copied = await ask(http, "POST", "/v1/copy", json={"source": shown, "target": f"{place}/\udc80"})
+    assert (copied.status, copied.json["path"]) == (201, f"{place}/\udc80")
+    assert (await ask(http, "POST", "/v1/rename", json={"source": shown, "target": f"{place}/a"})).status == 200
+    begun = await ask(http, "POST", URL(f"/v1/uploads?path={place}/%81", encoded=True))
+    assert (begun.status, begun.json["path"]) == (201, f"{place}/\udc81")
+    assert (await ask(http, "POST", f"{begun.json['href']}/complete")).status == 201
+    gone = await ask(http, "DELETE", f"/v1/files{place}/a?trash=true")
+    body = {"path": f"{place}/\udc82"}
+    assert (await ask(http, "POST", f"/v1/trash/{gone.json['inode']}/restore", json=body)).status == 200
+    listed = await ask(http, "GET", f"/v1/directories{place}")
+    assert [entry["name"] for entry in listed.json["entries"]] == ["\udc80", "\udc81", "\udc82"]
+    for impossible in ("\ud800", "../x", "x/../y"):
+        body = {"source": f"{place}/\udc80", "target": f"{place}/{impossible}"}
+        assert (await ask(http, "POST", "/v1/rename", json=body)).status == 400
 
 
 # -------------------------------------------------------------------------------------------------------------- ranges
@@ -129,6 +169,13 @@ async def test_a_range_that_cannot_be_read_is_ignored(http: aiohttp.ClientSessio
     await put(http, f"{place}/file", b"content")
     got = await ask(http, "GET", f"/v1/files{place}/file", headers={"Range": header})
     assert (got.status, got.body) == (200, b"content")
+
+
+@pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-99", "bytes=-5", "bytes=0-0,-1"])
+async def test_an_empty_file_comes_whole(http: aiohttp.ClientSession, place: str, header: str) -> None:
+    await put(http, f"{place}/file", b"")
+    got = await ask(http, "GET", f"/v1/files{place}/file", headers={"Range": header})
+    assert (got.status, got.body) == (200, b"")
 
 
 async def test_if_range(http: aiohttp.ClientSession, place: str) -> None:
@@ -227,6 +274,30 @@ async def test_append(http: aiohttp.ClientSession, place: str) -> None:
     assert (conflict.status, conflict.headers["Upload-Offset"]) == (409, "6")
     assert (await ask(http, "PATCH", address, data=b"!", headers={"Upload-Offset": "6"})).status == 200
     assert (await ask(http, "GET", address)).body == b"onetwo!"
+
+
+async def test_what_is_appended_is_checked_before(http: aiohttp.ClientSession, place: str) -> None:
+    wrong = base64.b64encode(bytes(32)).decode()
+    for query in ("append&create=true", "append=record&create=true"):
+        for header in ("Content-Digest", "Digest"):
+            headers = {header: f"sha-256=:{wrong}:"}
+            bad = await ask(http, "POST", f"/v1/files{place}/log?{query}", data=b"one", headers=headers)
+            assert (bad.status, bad.json["title"]) == (400, "Bad Request")
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).status == 404, "nothing was made"
+    good = {"Content-Digest": f"blake3=:{base64.b64encode(blake3(b'one').digest()).decode()}:"}
+    for query, offset in (("append&create=true", 0), ("append=record", 3), ("append", 6)):
+        made = await ask(http, "POST", f"/v1/files{place}/log?{query}", data=b"one", headers=good)
+        assert made.json == {"offset": offset, "size": 3}
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).body == b"oneoneone"
+    large = await ask(http, "POST", f"/v1/files{place}/log?append", data=bytes(1024 * 1024 + 1), headers=good)
+    assert large.status == 413
+
+
+async def test_a_record_has_no_offset_of_the_clients_choice(http: aiohttp.ClientSession, place: str) -> None:
+    await put(http, f"{place}/log", b"one")
+    address = f"/v1/files{place}/log?append=record"
+    assert (await ask(http, "POST", address, data=b"two", headers={"Upload-Offset": "3"})).status == 400
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).body == b"one"
 
 
 async def test_records_of_many_are_all_there(http: aiohttp.ClientSession, place: str) -> None:

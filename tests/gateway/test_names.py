@@ -115,6 +115,9 @@ async def test_the_trash(http: aiohttp.ClientSession, place: str) -> None:
     assert {first.json["inode"], second.json["inode"]} <= {entry.inode for entry in listed.entries}
     restored = await ask(http, "POST", f"/v1/trash/{first.json['inode']}/restore")
     assert (restored.status, restored.json["path"]) == (200, f"{place}/file")
+    for wrong in (f"{place}/../elsewhere", "elsewhere", "/\ud800"):
+        body = {"path": wrong}
+        assert (await ask(http, "POST", f"/v1/trash/{second.json['inode']}/restore", json=body)).status == 400
     body = {"path": f"{place}/elsewhere"}
     assert (await ask(http, "POST", f"/v1/trash/{second.json['inode']}/restore", json=body)).status == 200
     assert (await ask(http, "GET", f"/v1/files{place}/elsewhere/file")).body == b"x"
@@ -130,6 +133,18 @@ async def test_status_and_health(http: aiohttp.ClientSession) -> None:
     assert len(status.chunkservers) == 2 and status.leader
     assert (await ask(http, "GET", "/healthz")).body == b"ok\n"
     assert (await ask(http, "GET", "/readyz")).body == b"ready\n"
+    for address in (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/status",
+        "/v1/docs",
+        "/v1/openapi.json",
+        "/v1/directories/",
+    ):
+        head = await ask(http, "HEAD", address)
+        assert (head.status, head.body) == (200, b"") and int(head.headers["Content-Length"]) > 0
+    assert (await ask(http, "HEAD", "/v1/directories/none")).status == 404
     options = await ask(http, "OPTIONS", "/v1/files/x")
     assert (options.status, options.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
 

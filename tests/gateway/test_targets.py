@@ -87,6 +87,10 @@ def test_tokens_end() -> None:
 def test_digest_headers() -> None:
     assert digests.wanted({"Want-Repr-Digest": "md5=1, sha-256=3"}) == "sha-256"
     assert digests.wanted({"Want-Repr-Digest": "blake3=0"}) is None
+    assert digests.wanted({"Want-Repr-Digest": "sha-256=1, blake3=9, md5=10"}) == "blake3"
+    assert digests.wanted({"Want-Repr-Digest": "blake3, sha-256"}) == "blake3"
+    assert digests.wanted({"Want-Digest": "SHA-256;q=0.5, blake3;q=0.0, unixsum"}) == "sha-256"
+    assert digests.wanted({"Want-Digest": "?, sha-256=x"}) is None
     expected = digests.Expected({"Digest": "md5=abc,blake3=" + "A" * 43 + "="})
     assert expected
     with pytest.raises(InvalidArgument):

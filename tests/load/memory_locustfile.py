@@ -1,4 +1,7 @@
-"""All kinds of users on files in memory; with LOAD_TEST_DAMAGE set, some reads return other bytes than were written."""
+"""All kinds of users on files in memory.
+
+With LOAD_TEST_DAMAGE set, some reads return other bytes than were written; with LOAD_TEST_SILENCE, one never returns.
+"""
 
 import os
 import threading
@@ -8,6 +11,7 @@ from loadtests import locustfile, users
 from loadtests.stores import Store
 
 _DAMAGED_READ = 20
+_SILENT_READ = 10
 
 
 class MemoryStore:
@@ -22,6 +26,8 @@ class MemoryStore:
     def read(self, path: str, length: int | None = None, offset: int = 0) -> bytes:
         data = self._files[path][offset:][:length]
         self._reads += 1
+        if "LOAD_TEST_SILENCE" in os.environ and self._reads == _SILENT_READ:
+            threading.Event().wait()
         is_damaged = "LOAD_TEST_DAMAGE" in os.environ and self._reads % _DAMAGED_READ == 0
         return bytes([data[0] ^ 1]) + data[1:] if is_damaged else data
 

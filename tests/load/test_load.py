@@ -61,6 +61,10 @@ def test_the_longest_gap_is_that_between_two_answers() -> None:
     for moment in (100.0, 100.1, 103.0, 102.9, 103.2):
         gaps.succeeded(moment)
     assert gaps.longest_seconds == pytest.approx(2.9) and gaps.longest_began == 100.1
+    gaps.ended(107.0)
+    assert gaps.longest_seconds == pytest.approx(3.8), "who got no answer until the end has waited, too"
+    gaps.succeeded(200.0)
+    assert gaps.longest_seconds == pytest.approx(3.8), "between two runs nobody waits"
 
 
 def test_the_page_names_every_class_and_every_shape() -> None:
@@ -72,12 +76,12 @@ def test_the_page_names_every_class_and_every_shape() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*kinds, *protocols, *SHAPES}
 
 
-def _locust(tmp_path: Path, *users: str, **variables: str) -> tuple[int, str]:
+def _locust(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     done = subprocess.run(
         [
             sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("memory_locustfile.py")),
             "--headless", "--users", "6", "--spawn-rate", "6", "--run-time", "1s", "--stop-timeout", "30",
-            "--only-summary", *users,
+            "--only-summary", *arguments,
         ],
         cwd=tmp_path,
         env={**os.environ, "LOCUST_SKIP_MONKEY_PATCH": "1", "PYTHONPATH": os.pathsep.join(sys.path), **variables},
@@ -104,6 +108,14 @@ def test_wrong_content_is_a_failed_request_and_the_exit_code_says_so(tmp_path: P
     code, output = _locust(tmp_path, "SmallFiles", LOAD_TEST_DAMAGE="1")
     assert code == 1, output
     assert "not those that were written" in output
+
+
+@needs_locust
+@pytest.mark.slow
+def test_a_request_that_is_never_answered_is_a_failed_one(tmp_path: Path) -> None:
+    code, output = _locust(tmp_path, "SmallFiles", "--stop-timeout", "1", LOAD_TEST_SILENCE="1")
+    assert code == 1, output
+    assert "no answer until the end of the run" in output
 
 
 @needs_locust

@@ -7,13 +7,14 @@ from typing import Final
 from aiohttp import hdrs, web
 from pydantic import Field
 
-from gfsclient import paths
+from gfsclient.files import File
 from gfsclient.filesystem import FileSystem
+from gfsclient.upload import Upload
 from gfsgateway.call import Call
 from gfsgateway.rest import models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import Endpoint, Query
-from gfsgateway.rest.types import TYPE_ATTRIBUTE
+from gfsgateway.rest.types import DISPOSITION_ATTRIBUTE, TYPE_ATTRIBUTE
 from gfsgateway.rest.writing import WriteQuery, new_file, present_file
 from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import InvalidArgument, NoSuchAttribute
@@ -29,7 +30,7 @@ class AttributesQuery(Query):
 async def rename(call: Call) -> web.StreamResponse:
     """Renames a file or a directory, in one step."""
     body = await call.json(models.RenameBody)
-    source, target = await _given(call, body.source), await _given(call, body.target)
+    source, target = await call.named(body.source), await call.named(body.target)
     files = await call.files()
     await files.rename(source, target, no_replace=not body.replace and not body.exchange, exchange=body.exchange)
     return shapes.reply(shapes.attributes(target, await files.stat(target, follow=False)))
@@ -38,7 +39,7 @@ async def rename(call: Call) -> web.StreamResponse:
 async def copy(call: Call) -> web.StreamResponse:
     """Copies a file within the cluster; the copy appears when it is whole."""
     body = await call.json(models.CopyBody)
-    source, target = await _given(call, body.source), await _given(call, body.target)
+    source, target = await call.named(body.source), await call.named(body.target)
     async with call.gateway.transfers.turn() as width:
         files = await call.files(width)
         present = await present_file(files, target)
@@ -47,24 +48,19 @@ async def copy(call: Call) -> web.StreamResponse:
             async with new_file(files, target, query, present) as upload:
                 while piece := await file.read(PIECE_BYTES):
                     await upload.write(piece)
-                try:
-                    await upload.set_xattr(TYPE_ATTRIBUTE, await files.get_xattr(source, TYPE_ATTRIBUTE))
-                except NoSuchAttribute:
-                    pass
+                await _copy_attributes(file, upload)
                 await upload.finish()
                 found = await upload.publish(replace=body.replace)
     return shapes.reply(shapes.attributes(target, found), 201)
 
 
-async def _given(call: Call, path: str) -> bytes:
-    """A path from a body, as strict as one from an address."""
-    try:
-        place = paths.to_bytes(path)
-    except UnicodeEncodeError as error:
-        raise InvalidArgument("a path holds what is neither UTF-8 nor a stray byte") from error
-    if b".." in place.split(b"/"):
-        raise InvalidArgument("a path holds '..'")
-    return await call.permitted(place)
+async def _copy_attributes(file: File, upload: Upload) -> None:
+    """What says how the file is to be shown."""
+    for name in (TYPE_ATTRIBUTE, DISPOSITION_ATTRIBUTE):
+        try:
+            await upload.set_xattr(name, await file.get_xattr(name))
+        except NoSuchAttribute:
+            continue
 
 
 async def show(call: Call) -> web.StreamResponse:

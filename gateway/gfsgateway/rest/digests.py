@@ -14,6 +14,8 @@ from gfsprotocol.errors import InvalidArgument
 ALGORITHMS: Final[dict[str, Callable[[], "Hasher"]]] = {"blake3": blake3, "sha-256": hashlib.sha256}
 WANTED: Final = ("Want-Repr-Digest", "Want-Content-Digest", "Want-Digest")
 GIVEN: Final = ("Repr-Digest", "Content-Digest", "Digest")
+_WISH = re.compile(r"\s*([\w-]+)\s*(?:(?:;\s*q\s*)?=\s*([0-9]{1,3}(?:\.[0-9]{0,3})?))?\s*")
+"""``sha-256=5`` (RFC 9530), ``sha-256;q=0.5`` (RFC 3230), or no more than a name."""
 _MEMBER = re.compile(r"\s*([\w-]+)\s*=\s*(.*?)\s*")
 
 
@@ -26,13 +28,11 @@ class Hasher(Protocol):
 
 
 def wanted(headers: Mapping[str, str]) -> str | None:
-    """The first algorithm that a client asks for and we have, or None; preferences are not weighed."""
-    for name in WANTED:
-        for member in filter(None, headers.get(name, "").split(",")):
-            algorithm = re.split("[=;]", member)[0].strip().lower()
-            if algorithm in ALGORITHMS and not re.search(r"=\s*0\s*$", member):
-                return algorithm
-    return None
+    """Of the algorithms that a client asks for and we have, the one that it prefers, the first of equals; or None."""
+    found = [_WISH.fullmatch(member) for name in WANTED for member in headers.get(name, "").split(",")]
+    weights = [(float(each[2] or 1), each[1].lower()) for each in found if each is not None]
+    known = [each for each in weights if each[0] > 0 and each[1] in ALGORITHMS]
+    return max(known, key=lambda each: each[0])[1] if known else None
 
 
 def response_headers(algorithm: str, digest: bytes) -> dict[str, str]:

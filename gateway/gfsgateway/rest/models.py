@@ -2,12 +2,26 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 
 from gfsprotocol.ids import NAME_BYTES_MAX, PATH_BYTES_MAX, REPLICATION_MAX, XATTR_VALUE_BYTES_MAX
 
+
+def _absolute_path(value: object) -> str:
+    """A path as we show it: bytes that are no UTF-8 are lone surrogates, which pydantic's own strings cannot hold."""
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("it should be an absolute path")
+    if len(value) > PATH_BYTES_MAX:
+        raise ValueError(f"it should have at most {PATH_BYTES_MAX} characters")
+    return value
+
+
 AbsolutePath = Annotated[
-    str, Field(min_length=1, max_length=PATH_BYTES_MAX, pattern="^/", description="An absolute path.")
+    str,
+    PlainValidator(_absolute_path),
+    WithJsonSchema(
+        {"type": "string", "maxLength": PATH_BYTES_MAX, "pattern": "^/", "description": "An absolute path."}
+    ),
 ]
 UserNumber = Annotated[int, Field(ge=0, lt=2**32)]
 Mode = Annotated[str, Field(pattern="^[0-7]{1,4}$", description="Permission bits, octal.")]

@@ -18,6 +18,8 @@ from gfsgateway.rest import conditions, digests, ranges, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
 from gfsgateway.rest.ranges import Range
+from gfsgateway.rest.types import Shown
+from gfsgateway.targets import without_secrets
 from gfsgateway.transfer import PIECE_BYTES, Sender
 from gfsprotocol.errors import AvailabilityError, GfsError
 from gfsprotocol.messages import Attributes
@@ -41,8 +43,8 @@ async def read(call: Call) -> web.StreamResponse:
 
 async def _read(call: Call, path: bytes, query: ReadQuery, files: FileSystem) -> web.StreamResponse:
     async with await files.open(path) as file:
-        mime = await call.gateway.types.of(file, path)
-        headers = _headers(path, file.attributes, mime, query.download)
+        shown = await call.gateway.types.of(file, path)
+        headers = _headers(path, file.attributes, shown, query.download)
         if Conditions(call.request).is_known(file.attributes):
             return web.Response(status=304, headers=headers)
         algorithm = digests.wanted(call.request.headers)
@@ -51,9 +53,9 @@ async def _read(call: Call, path: bytes, query: ReadQuery, files: FileSystem) ->
         return await _respond(call, file, headers)
 
 
-def _headers(path: bytes, found: Attributes, mime: str, download: bool) -> dict[str, str]:
+def _headers(path: bytes, found: Attributes, shown: Shown, download: bool) -> dict[str, str]:
     headers = {
-        hdrs.CONTENT_TYPE: mime,
+        hdrs.CONTENT_TYPE: shown.type,
         hdrs.ETAG: shapes.etag(found),
         hdrs.LAST_MODIFIED: shapes.last_modified(found),
         hdrs.ACCEPT_RANGES: "bytes",
@@ -62,10 +64,17 @@ def _headers(path: bytes, found: Attributes, mime: str, download: bool) -> dict[
         "X-Content-Type-Options": "nosniff",
         "Content-Security-Policy": "sandbox",
     }
-    if download:
-        name = quote_from_bytes(path.rpartition(b"/")[2], safe="")
-        headers[hdrs.CONTENT_DISPOSITION] = f"attachment; filename*=UTF-8''{name}"
+    disposition = _as_attachment(path, shown.disposition) if download else shown.disposition
+    if disposition:
+        headers[hdrs.CONTENT_DISPOSITION] = disposition
     return headers
+
+
+def _as_attachment(path: bytes, disposition: str) -> str:
+    """With the name that was kept, if any was; else with the file's own."""
+    kept = disposition.partition(";")[2].strip()
+    own = quote_from_bytes(path.rpartition(b"/")[2], safe="")
+    return f"attachment; {kept}" if kept else f"attachment; filename*=UTF-8''{own}"
 
 
 async def _respond(call: Call, file: File, headers: dict[str, str]) -> web.StreamResponse:
@@ -73,7 +82,8 @@ async def _respond(call: Call, file: File, headers: dict[str, str]) -> web.Strea
     whole = Range(0, size - 1)
     header = call.request.headers.get(hdrs.RANGE)
     wanted = None
-    if header is not None and not call.is_head and conditions.applies(call.request, file.attributes):
+    # An empty file comes whole: it has no ranges, and who asks for the first bytes of something is not wrong.
+    if header is not None and size and not call.is_head and conditions.applies(call.request, file.attributes):
         wanted = ranges.parse(header, size)
     if wanted is None:
         return await send(call, file, 200, headers, [(b"", whole)])
@@ -122,7 +132,7 @@ async def send(
             if tail:
                 await sender.write(tail)
         except GfsError as error:
-            _give_up(call, sender, error)
+            give_up(call, sender, error)
         return response
 
 
@@ -153,9 +163,9 @@ def _cut() -> GfsError:
     return AvailabilityError("the file was cut while it was read")
 
 
-def _give_up(call: Call, sender: Sender, error: GfsError) -> None:
+def give_up(call: Call, sender: Sender, error: GfsError) -> None:
     """The status has been sent: all that is left to say that it failed is to break off."""
-    log.warning("%s broken off: %s", call.request.raw_path, error.message)
+    log.warning("%s broken off: %s", without_secrets(call.request.raw_path), error.message)
     call.gateway.measures.failed(HTTPStatus.SERVICE_UNAVAILABLE, type(error).__name__)
     sender.abort()
 
@@ -177,7 +187,13 @@ _REQUEST_HEADERS: Final = (
     hdrs.IF_UNMODIFIED_SINCE,
     "Want-Repr-Digest",
 )
-_RESPONSE_HEADERS: Final = (hdrs.ETAG, hdrs.LAST_MODIFIED, hdrs.CONTENT_TYPE, hdrs.ACCEPT_RANGES)
+_RESPONSE_HEADERS: Final = (
+    hdrs.ETAG,
+    hdrs.LAST_MODIFIED,
+    hdrs.CONTENT_TYPE,
+    hdrs.CONTENT_DISPOSITION,
+    hdrs.ACCEPT_RANGES,
+)
 
 ENDPOINTS: Final = [
     Endpoint(

@@ -5,7 +5,6 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from gfsclient import paths
 from gfsgateway.call import Call
 from gfsgateway.rest import models, shapes
 from gfsgateway.rest.endpoint import Endpoint
@@ -23,7 +22,7 @@ async def show(call: Call) -> web.StreamResponse:
 async def empty(call: Call) -> web.StreamResponse:
     """Removes for good what the user has in the trash."""
     files = await call.files()
-    if not call.identity.prefixes:
+    if not call.identity.is_limited:
         return shapes.reply({"count": await files.empty_trash()})
     inodes = [entry.inode for entry in await _entries(call)]
     return shapes.reply({"count": await files.empty_trash(inodes) if inodes else 0})
@@ -42,7 +41,7 @@ async def restore(call: Call) -> web.StreamResponse:
         raise NotFound("there is nothing at this address")
     entry = await _entry(call, call.rest.removesuffix(_RESTORE))
     body = await call.json(models.RestoreBody) if call.request.can_read_body else models.RestoreBody()
-    place = await call.permitted(entry.path if body.path is None else paths.to_bytes(body.path))
+    place = await (call.permitted(entry.path) if body.path is None else call.named(body.path))
     found = await (await call.files()).restore_trash(entry.inode, None if body.path is None else place)
     return shapes.reply(shapes.attributes(place, found))
 

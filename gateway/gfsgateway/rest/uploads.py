@@ -24,8 +24,8 @@ from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint
-from gfsgateway.rest.types import TYPE_ATTRIBUTE, UNKNOWN_TYPE
-from gfsgateway.rest.writing import PUBLISH_ATTEMPTS, WriteQuery, checked_type, present_file, upload_offset
+from gfsgateway.rest.types import attributes_of
+from gfsgateway.rest.writing import PUBLISH_ATTEMPTS, WriteQuery, present_file, upload_offset
 from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import (
     AlreadyExists,
@@ -70,11 +70,8 @@ class Plan(msgspec.Struct, frozen=True):
 async def begin(call: Call) -> web.StreamResponse:
     """Makes an upload."""
     query = call.query(BeginQuery)
-    place = await call.permitted(paths.to_bytes(query.path))
-    if b".." in place.split(b"/"):
-        raise InvalidArgument("a path holds '..'")
-    header = call.request.headers.get(hdrs.CONTENT_TYPE, UNKNOWN_TYPE)
-    kind = "" if header == UNKNOWN_TYPE else checked_type(header)
+    place = await call.named(query.path)
+    kept = attributes_of(call.request.headers, place)
     files = await call.files()
     Conditions(call.request).check(await present_file(files, place))
     parent = paths.parent(place)
@@ -88,8 +85,8 @@ async def begin(call: Call) -> web.StreamResponse:
     await _make(call, file, query.replication or above.replication, query.chunk_bytes)
     plan = Plan(place, None if query.mode is None else int(query.mode, 8), query.length)
     await files.set_xattr(file, PLAN_ATTRIBUTE, msgspec.msgpack.encode(plan))
-    if kind:
-        await files.set_xattr(file, TYPE_ATTRIBUTE, kind.encode("latin-1", "replace"))
+    for attribute, value in kept.items():
+        await files.set_xattr(file, attribute, value)
     return _answer(name, plan, 0, 201)
 
 
@@ -262,7 +259,7 @@ ENDPOINTS: Final = [
         "Begin an upload that can be resumed.",
         BeginQuery,
         answers={201: models.Upload},
-        request_headers=(hdrs.CONTENT_TYPE,),
+        request_headers=(hdrs.CONTENT_TYPE, hdrs.CONTENT_DISPOSITION),
         response_headers=(hdrs.LOCATION, *_HEADERS),
     ),
     Endpoint(

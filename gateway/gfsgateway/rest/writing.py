@@ -20,7 +20,7 @@ from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
-from gfsgateway.rest.types import TYPE_ATTRIBUTE, TYPE_CHARACTERS_MAX, UNKNOWN_TYPE
+from gfsgateway.rest.types import attributes_of
 from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, IsADirectory, NotFound
 from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, RECORD_BYTES_MAX, REPLICATION_MAX
 from gfsprotocol.messages import Attributes
@@ -28,7 +28,6 @@ from gfsprotocol.messages import Attributes
 PUBLISH_ATTEMPTS: Final = 8
 """How often a condition is weighed again because the file has just changed once more."""
 KEEP_SECONDS_DEFAULT: Final = 86_400
-_MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;.*)?", re.ASCII)
 
 
 class WriteQuery(Query):
@@ -65,6 +64,7 @@ async def put(call: Call) -> web.StreamResponse:
     if hdrs.CONTENT_RANGE in call.request.headers:
         raise InvalidArgument("a part of a file cannot be put: use an upload that can be resumed, or append")
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
+    kept = attributes_of(call.request.headers, path)
     body = call.body()
     async with call.gateway.transfers.turn() as width:
         files = await call.files(width)
@@ -77,7 +77,8 @@ async def put(call: Call) -> web.StreamResponse:
                 expected.update(piece)
                 await upload.write(piece)
             expected.check()
-            await keep_type(upload, call.request.headers.get(hdrs.CONTENT_TYPE))
+            for name, value in kept.items():
+                await upload.set_xattr(name, value)
             found, is_new = await publish(files, upload, path, conditions)
     headers = {hdrs.ETAG: shapes.etag(found), hdrs.LOCATION: f"/v1/files{targets.encoded(path)}"}
     return shapes.reply(shapes.attributes(path, found), 201 if is_new else 200, headers)
@@ -113,20 +114,6 @@ async def new_file(
             await asyncio.shield(upload.discard())
 
 
-async def keep_type(upload: Upload, header: str | None) -> None:
-    """Notes the Content-Type, if it says anything."""
-    if header is None or header == UNKNOWN_TYPE:
-        return
-    await upload.set_xattr(TYPE_ATTRIBUTE, checked_type(header).encode("latin-1", "replace"))
-
-
-def checked_type(header: str) -> str:
-    """A Content-Type that may be sent back. InvalidArgument if it is none."""
-    if len(header) > TYPE_CHARACTERS_MAX or not header.isprintable() or not _MEDIA_TYPE.fullmatch(header):
-        raise InvalidArgument("the Content-Type is not one")
-    return header
-
-
 async def publish(files: FileSystem, upload: Upload, path: bytes, conditions: Conditions) -> tuple[Attributes, bool]:
     """Gives the file its name if the conditions hold at that very moment; what it is like, and whether it is new.
 
@@ -150,12 +137,22 @@ async def append(call: Call) -> web.StreamResponse:
     """Puts the body behind the end of a file."""
     query = call.query(AppendQuery)
     path = await call.path()
-    conditions = Conditions(call.request)
+    conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
     files = await call.files()
     present = await _to_append_to(files, path, query.create, conditions)
-    wanted = upload_offset(call.request)
-    if query.append == "record":
-        data = await call.body(RECORD_BYTES_MAX).read()
+    wanted, is_record = upload_offset(call.request), query.append == "record"
+    if is_record and wanted is not None:
+        raise InvalidArgument("where a record goes is not the client's choice: it takes no Upload-Offset")
+    # What has been appended cannot be taken back, for others may have appended behind it: a body that is to be checked
+    # is kept until it has come whole.
+    is_kept = is_record or bool(expected)
+    body = call.body(RECORD_BYTES_MAX if is_kept else None)
+    data = await body.read() if is_kept else b""
+    expected.update(data)
+    expected.check()
+    if present is None:
+        present = await files.make_file(path, permissions=0o644)
+    if is_record:
         offset = await files.append_record(path, data, sync=True)
         return shapes.reply({"offset": offset, "size": len(data)})
     async with call.gateway.transfers.turn() as width, await (await call.files(width)).open(path, "r+b") as file:
@@ -163,9 +160,10 @@ async def append(call: Call) -> web.StreamResponse:
         if wanted is not None and wanted != offset:
             headers = {"Upload-Offset": str(offset)}
             raise HttpRefusal(HTTPStatus.CONFLICT, f"the file ends at {offset}, not at {wanted}", headers)
-        if conditions.is_any and file.attributes.inode != (present.inode if present is not None else 0):
+        if conditions.is_any and file.attributes.inode != present.inode:
             raise ConditionFailed("the file was replaced meanwhile")
-        body = call.body()
+        if data:
+            await file.write(data)
         async for piece in body.pieces():
             await file.write(piece)
     headers = {hdrs.ETAG: shapes.etag(file.attributes), "Upload-Offset": str(offset + body.received)}
@@ -173,13 +171,14 @@ async def append(call: Call) -> web.StreamResponse:
 
 
 async def _to_append_to(files: FileSystem, path: bytes, create: bool, conditions: Conditions) -> Attributes | None:
+    """What is there; None if it is to be made. NotFound if it should be there."""
     try:
         found = await files.stat(path)
     except NotFound:
         conditions.check(None)
         if not create:
             raise
-        return await files.make_file(path, permissions=0o644)
+        return None
     conditions.check(found)
     return found
 
@@ -228,7 +227,7 @@ ENDPOINTS: Final = [
         WriteQuery,
         CONTENT,
         {201: models.Attributes, 200: models.Attributes},
-        (*_CONDITIONS, hdrs.CONTENT_TYPE, "Repr-Digest"),
+        (*_CONDITIONS, hdrs.CONTENT_TYPE, hdrs.CONTENT_DISPOSITION, "Repr-Digest"),
         (hdrs.ETAG, hdrs.LOCATION),
     ),
     Endpoint(
@@ -239,7 +238,7 @@ ENDPOINTS: Final = [
         AppendQuery,
         CONTENT,
         dict(_APPENDED),
-        (*_CONDITIONS, "Upload-Offset"),
+        (*_CONDITIONS, "Upload-Offset", "Content-Digest"),
         (hdrs.ETAG, "Upload-Offset"),
     ),
     Endpoint(
@@ -250,7 +249,7 @@ ENDPOINTS: Final = [
         AppendQuery,
         CONTENT,
         dict(_APPENDED),
-        (*_CONDITIONS, "Upload-Offset"),
+        (*_CONDITIONS, "Upload-Offset", "Content-Digest"),
         (hdrs.ETAG, "Upload-Offset"),
     ),
     Endpoint(

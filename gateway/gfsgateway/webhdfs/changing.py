@@ -45,7 +45,12 @@ async def mkdirs(ask: Ask) -> web.StreamResponse:
 
 
 async def create_symlink(ask: Ask) -> web.StreamResponse:
-    """Makes a symbolic link to ``destination``, which is kept as it is."""
+    """Makes a symbolic link to ``destination``, which is kept as it is.
+
+    Whose token is for some paths makes none: it might move it to where it has just been looked whether there is one.
+    """
+    if ask.call.identity.is_limited:
+        raise HdfsRefusal(ACCESS_CONTROL, "a token for some paths makes no symbolic links")
     target = ask.parameters.required("destination")
     files = await ask.files()
     if ask.parameters.flag("createparent"):

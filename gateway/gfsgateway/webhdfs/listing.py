@@ -1,21 +1,19 @@
 """What is there: statuses, listings, totals, free space."""
 
 import json
-import logging
 import stat
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from aiohttp import web
 
+from gfsgateway.rest.reading import give_up
 from gfsgateway.webhdfs.ask import Ask, Operation, answer
 from gfsgateway.webhdfs.exceptions import HADOOP_ILLEGAL_ARGUMENT, HdfsRefusal
 from gfsgateway.webhdfs.statuses import entry_statuses, file_status
 from gfsprotocol.errors import GfsError, NotADirectory
 
 NO_QUOTA: Final = -1
-
-log = logging.getLogger(__name__)
 
 
 async def get_file_status(ask: Ask) -> web.StreamResponse:
@@ -58,9 +56,7 @@ async def list_status(ask: Ask) -> web.StreamResponse:
                 await sender.write(b",\n" + _joined(page))
         await sender.write(b"]}}")
     except GfsError as error:
-        # The status has been sent: all that is left to say that it failed is to break off.
-        log.warning("the listing of %s broken off: %s", ask.shown, error.message)
-        sender.abort()
+        give_up(ask.call, sender, error)
     return response
 
 

@@ -64,11 +64,12 @@ class WebHdfs:
             return _refused(call, missing(path))
         except GfsError as error:
             if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning("%s %s: %s", call.request.method, call.request.path, error.message)
+                target = targets.without_secrets(call.request.raw_path)
+                log.warning("%s %s: %s", call.request.method, target, error.message)
             return _refused(call, error)
 
     async def _answer(self, call: Call, path: bytes) -> web.StreamResponse:
-        parameters = Parameters(call.request.query.items())
+        parameters = Parameters(call.parameters())
         method, name = call.request.method, parameters.required("op").upper()
         call.identity = await self._identity(call, parameters)
         operation = WITHOUT_PATH.get(method, {}).get(name)

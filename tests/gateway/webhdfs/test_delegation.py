@@ -109,6 +109,7 @@ async def test_a_bearer_token_for_some_paths(own_gateway: Callable[..., Awaitabl
             ("PUT", "/only/here", {"op": "RENAME", "destination": "/elsewhere"}, 403),
             ("POST", "/only/here", {"op": "CONCAT", "sources": "/elsewhere"}, 403),
             ("GET", "/", {"op": "GETDELEGATIONTOKEN"}, 403),
+            ("PUT", "/only/link", {"op": "CREATESYMLINK", "destination": "/elsewhere"}, 403),
             ("GET", "/", {"op": "GETHOMEDIRECTORY"}, 200),
         ):
             async with http.request(method, f"{base}/webhdfs/v1{path}", params=query) as response:

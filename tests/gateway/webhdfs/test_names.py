@@ -2,11 +2,17 @@
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
+from gfsclient.namespace import Namespace
+from gfsprotocol.errors import AvailabilityError
+from gfsprotocol.messages import Listing
+from tests.conftest import ExpectedLogs
 from tests.gateway.web import raw
 from tests.gateway.webhdfs.conftest import ME, WebHdfs
 
@@ -76,6 +82,32 @@ async def test_a_large_directory(webhdfs: WebHdfs, served: Any) -> None:
     assert (_names(first["partialListing"]), first["remainingEntries"]) == (names[:1000], 1)
     rest = (await webhdfs("GET", "", "LISTSTATUS_BATCH", startAfter="0999"))["DirectoryListing"]
     assert (_names(rest["partialListing"]), rest["remainingEntries"]) == (names[1000:], 0)
+
+
+async def test_a_listing_that_fails_in_the_middle_breaks_off_and_is_counted(
+    webhdfs: WebHdfs,
+    own_gateway: Callable[..., Awaitable[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    expected_logs: ExpectedLogs,
+) -> None:
+    expected_logs(r"op=LISTSTATUS&delegation=\.\.\. broken off: no master answers")
+    await webhdfs("PUT", "/a", "MKDIRS")
+    base = await own_gateway()
+
+    async def one_page(files: Namespace, path: bytes, after: bytes = b"") -> Listing:
+        if after:
+            raise AvailabilityError("no master answers")
+        return Listing((await whole(files, path, after)).entries, more=True)
+
+    whole = Namespace.list_page
+    monkeypatch.setattr(Namespace, "list_page", one_page)
+    async with aiohttp.ClientSession(base) as http:
+        with pytest.raises(aiohttp.ClientError):
+            async with http.get(f"/webhdfs/v1{webhdfs.directory}?op=LISTSTATUS&delegation=") as response:
+                assert response.status == 200
+                await response.read()
+        async with http.get("/metrics") as response:
+            assert 'gfs_gateway_backend_errors_total{error="AvailabilityError"} 1.0' in await response.text()
 
 
 async def test_directories(webhdfs: WebHdfs) -> None:
@@ -333,6 +365,23 @@ async def test_a_name_that_is_not_escaped(webhdfs: WebHdfs, served: Any) -> None
     answer = await raw(served.gateway_url(), "\r\n".join(lines).encode())
     assert answer.startswith(b"HTTP/1.1 200 ") and answer.endswith(b'{"boolean": true}')
     assert _names(await webhdfs("GET", "", "LISTSTATUS")) == ["ü"]
+
+
+async def test_a_name_that_is_no_utf8(webhdfs: WebHdfs) -> None:
+    await webhdfs("PUT", "/file", "CREATE", 201, data=b"x")
+    directory = webhdfs.directory
+
+    async def asked(method: str, target: str) -> Any:
+        address = URL(f"/webhdfs/v1{directory}{target}", encoded=True)
+        async with webhdfs.http.request(method, address) as response:
+            assert response.status in (200, 201), await response.text()
+            return await response.json() if response.content_type == "application/json" else await response.read()
+
+    assert await asked("PUT", f"/file?op=RENAME&destination={directory}/%ff") == {"boolean": True}
+    assert _names(await webhdfs("GET", "", "LISTSTATUS")) == ["\udcff"]
+    assert await asked("GET", "/%ff?op=OPEN") == b"x"
+    batch = await asked("GET", "?op=LISTSTATUS_BATCH&startAfter=%ff")
+    assert _names(batch["DirectoryListing"]["partialListing"]) == []
 
 
 async def test_a_body_that_looks_like_a_request_stays_as_it_is(webhdfs: WebHdfs, served: Any) -> None:
