@@ -149,6 +149,8 @@ def test_the_command(served: Cluster) -> None:
         ["--user", "no-such-user"],
         ["--user", "0", "--expires", "soon"],
         ["--user", "0", "--paths", "relative"],
+        ["--user", "0", "--paths", ""],
+        ["--user", "0", "--paths", "/a,"],
     ):
         refused = served.gfs("token", "create", *wrong)
         assert refused.returncode == 10 and re.fullmatch(r"gfs: .*\n", refused.stderr.decode())
