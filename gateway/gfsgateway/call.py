@@ -1,7 +1,6 @@
 """One request on its way to its handler: who asks, for which path, with what."""
 
 import json
-import stat
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aiohttp import hdrs, web
 from pydantic import BaseModel, ValidationError
 
+from gfsclient import paths
 from gfsclient.filesystem import FileSystem
 from gfsgateway import targets
 from gfsgateway.auth import Identity
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.transfer import JSON_BYTES_MAX, Body, Sender
 from gfsgateway.users import WIDE, Width
-from gfsprotocol.errors import InvalidArgument, NotADirectory, NotFound, PermissionDenied
+from gfsprotocol.errors import InvalidArgument, PermissionDenied
 
 if TYPE_CHECKING:
     from gfsgateway.app import Gateway
@@ -42,34 +42,31 @@ class Call:
 
     async def files(self, width: Width = WIDE) -> FileSystem:
         """The file system in the name of whom the request speaks for."""
-        return await self.gateway.users.view(self.identity.user, width)
+        return await self.gateway.users.view(self.identity.user, width, self.identity.confined)
 
-    async def path(self) -> bytes:
+    def path(self) -> bytes:
         """The path that the request's address names, if it may be used; see :meth:`permitted`."""
-        return await self.permitted(targets.decoded(self.rest))
+        return self.permitted(targets.decoded(self.rest))
 
-    async def permitted(self, path: bytes) -> bytes:
-        """``path``, if the token allows it. PermissionDenied if it does not, or if a link could lead out of it.
+    def permitted(self, path: bytes) -> bytes:
+        """``path``, if the token allows it. PermissionDenied if it does not.
 
         A token's paths are names. What a symbolic link on the way leads to need not be below them, so who has a token
-        for some paths follows none.
+        for some paths follows none: the masters see to that when they walk the path (see :meth:`files`).
         """
-        prefix = self.identity.prefix_of(path)
-        if not self.identity.prefixes or prefix == b"/":
-            return path
-        files = await self.files()
-        at = prefix
-        for name in filter(None, path[len(prefix) :].split(b"/")):
-            if name == b"..":
-                raise PermissionDenied("a path with '..' needs a token for all paths")
-            at += b"/" + name
-            try:
-                attributes = await files.stat(at, follow=False)
-            except (NotFound, NotADirectory):
-                return path
-            if stat.S_ISLNK(attributes.mode):
-                raise PermissionDenied("a token for some paths follows no symbolic links")
+        if not self.identity.allows(path):
+            raise PermissionDenied("the bearer token is not for this path")
         return path
+
+    def given(self, path: str) -> bytes:
+        """A path from a body or a parameter, as strict as one from the address; see :meth:`permitted`."""
+        try:
+            place = paths.to_bytes(path)
+        except UnicodeEncodeError as error:
+            raise InvalidArgument("a path holds what is neither UTF-8 nor a stray byte") from error
+        if b".." in place.split(b"/"):
+            raise InvalidArgument("a path holds '..'")
+        return self.permitted(place)
 
     def query(self, kind: type[_Model]) -> _Model:
         """The query as ``kind`` has it: each parameter once, none that is not known. InvalidArgument if it is not."""

@@ -7,7 +7,6 @@ from typing import Final
 from aiohttp import hdrs, web
 from pydantic import Field
 
-from gfsclient import paths
 from gfsclient.filesystem import FileSystem
 from gfsgateway.call import Call
 from gfsgateway.rest import models, shapes
@@ -29,7 +28,7 @@ class AttributesQuery(Query):
 async def rename(call: Call) -> web.StreamResponse:
     """Renames a file or a directory, in one step."""
     body = await call.json(models.RenameBody)
-    source, target = await _given(call, body.source), await _given(call, body.target)
+    source, target = call.given(body.source), call.given(body.target)
     files = await call.files()
     await files.rename(source, target, no_replace=not body.replace and not body.exchange, exchange=body.exchange)
     return shapes.reply(shapes.attributes(target, await files.stat(target, follow=False)))
@@ -38,7 +37,7 @@ async def rename(call: Call) -> web.StreamResponse:
 async def copy(call: Call) -> web.StreamResponse:
     """Copies a file within the cluster; the copy appears when it is whole."""
     body = await call.json(models.CopyBody)
-    source, target = await _given(call, body.source), await _given(call, body.target)
+    source, target = call.given(body.source), call.given(body.target)
     async with call.gateway.transfers.turn() as width:
         files = await call.files(width)
         present = await present_file(files, target)
@@ -56,21 +55,10 @@ async def copy(call: Call) -> web.StreamResponse:
     return shapes.reply(shapes.attributes(target, found), 201)
 
 
-async def _given(call: Call, path: str) -> bytes:
-    """A path from a body, as strict as one from an address."""
-    try:
-        place = paths.to_bytes(path)
-    except UnicodeEncodeError as error:
-        raise InvalidArgument("a path holds what is neither UTF-8 nor a stray byte") from error
-    if b".." in place.split(b"/"):
-        raise InvalidArgument("a path holds '..'")
-    return await call.permitted(place)
-
-
 async def show(call: Call) -> web.StreamResponse:
     """The attributes of a file, a directory or a link."""
     query = call.query(AttributesQuery)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     shown = shapes.attributes(path, await files.stat(path, follow=query.follow))
     if query.xattrs:
@@ -91,7 +79,7 @@ async def _xattrs(files: FileSystem, path: bytes, follow: bool) -> dict[str, str
 async def change(call: Call) -> web.StreamResponse:
     """Changes attributes. Several are not one step: if one is refused, those before it stay changed."""
     body = await call.json(models.AttributesBody)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     Conditions(call.request).check(await files.stat(path))
     values = {name: _decoded(name, text) for name, text in body.xattrs.items()}

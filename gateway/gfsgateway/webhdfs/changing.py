@@ -59,7 +59,7 @@ async def create_symlink(ask: Ask) -> web.StreamResponse:
 
 async def rename(ask: Ask) -> web.StreamResponse:
     """Renames: with options it fails with an exception, as FileContext's, without it says whether it did it."""
-    target = await ask.call.permitted(ask.parameters.path("destination"))
+    target = ask.call.permitted(ask.parameters.path("destination"))
     files = await ask.files()
     options = {option for option in ask.parameters.text("renameoptions").upper().split(",") if option}
     if options - _RENAME_OPTIONS:
@@ -78,7 +78,7 @@ async def _rename_if_possible(ask: Ask, files: FileSystem, target: bytes) -> boo
     if place is not None and stat.S_ISDIR(place.mode):
         if target == ask.path:
             return True
-        target = await ask.call.permitted(paths.join(target, ask.path.rpartition(b"/")[2]))
+        target = ask.call.permitted(paths.join(target, ask.path.rpartition(b"/")[2]))
     elif target == ask.path:
         return True
     try:

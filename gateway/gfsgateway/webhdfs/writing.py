@@ -168,7 +168,7 @@ async def concat(ask: Ask) -> web.StreamResponse:
     in one step, so a crash leaves the target as it was, or complete with sources that remain.
     """
     call = ask.call
-    sources = [await call.permitted(path) for path in ask.parameters.paths("sources")]
+    sources = [call.permitted(path) for path in ask.parameters.paths("sources")]
     if len(sources) > SOURCES_MAX:
         raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, f"concat: more than {SOURCES_MAX} sources")
     async with call.gateway.transfers.turn() as width:
