@@ -238,14 +238,16 @@ async def expire_for_ever(files: FileSystem, keep_seconds: int) -> None:
 
 
 async def expire(root: FileSystem, before_ns: int) -> None:
-    """Removes what was changed last before ``before_ns``."""
+    """Removes uploads that were changed last before ``before_ns``; what else stands there is somebody's own."""
     try:
-        old = [name async for name, found in root.scandir(DIRECTORY) if found.changed_ns < before_ns]
+        entries = [(name, found) async for name, found in root.scandir(DIRECTORY) if _ID.fullmatch(name)]
     except NotFound:
         return
-    for name in old:
+    for name, found in entries:
+        if found.changed_ns >= before_ns or stat.S_ISDIR(found.mode):
+            continue
         try:
-            await root.remove(paths.join(DIRECTORY, paths.encoded(name)))
+            await root.remove(paths.join(DIRECTORY, name.encode()))
         except NotFound:
             continue  # completed, or removed by another gateway
 
