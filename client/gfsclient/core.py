@@ -17,7 +17,7 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 from gfsclient.acting import ActingMasters
 from gfsclient.config import ClientConfig
 from gfsclient.masters import Masters
-from gfsclient.user import User
+from gfsclient.user import Acting
 from gfsprotocol.bulksocket import BulkPool
 from gfsprotocol.errors import ConnectionLost, InvalidArgument, LocalProtocolError
 from gfsprotocol.messages import RequestBody, ServerAddress
@@ -100,10 +100,10 @@ class Core:
         self._process = os.getpid()
         self._closed = threading.Event()
 
-    def acting_as(self, user: User, **settings: Any) -> Self:
-        """The same connections and threads for another user, with some settings changed."""
+    def acting_as(self, acting: Acting, **settings: Any) -> Self:
+        """The same connections and threads in another name, with some settings changed."""
         other = copy.copy(self)
-        other.masters = ActingMasters(self.masters, user)
+        other.masters = ActingMasters(self.masters, acting)
         other.config = self.config.model_copy(update=settings)
         return other
 

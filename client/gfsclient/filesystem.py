@@ -22,7 +22,7 @@ from gfsclient.opening import Opening
 from gfsclient.paths import PathLike
 from gfsclient.reader import FileReader
 from gfsclient.transfer import Progress, Stop
-from gfsclient.user import User, checked, process_user
+from gfsclient.user import Acting, User, checked, process_user
 from gfsprotocol.errors import GfsError, IsADirectory, NotFound, StaleHandle
 from gfsprotocol.messages import Attributes, Unlink
 from gfsprotocol.settings import load
@@ -99,12 +99,15 @@ class FileSystem(Opening):
             if not self._is_borrowed:
                 await self._core.close()
 
-    def acting_as(self, user: User, **settings: Any) -> Self:
+    def acting_as(self, user: User, *, confined: Sequence[PathLike] = (), **settings: Any) -> Self:
         """This file system in another user's name, on the same connections and threads; some settings may differ.
 
-        To be closed before this one.
+        If ``confined`` names directories, the masters follow no symbolic link in a path, but above these directories:
+        a path that begins with one of them leads nowhere else, whatever is renamed meanwhile. PermissionDenied for one
+        that would have to. (A path with ``..`` is the caller's to refuse.) To be closed before this one.
         """
-        other = type(self)(self._core.acting_as(checked(user), **settings))
+        directories = tuple(paths.to_bytes(path) for path in confined)
+        other = type(self)(self._core.acting_as(Acting(checked(user), directories), **settings))
         other._is_borrowed = True
         return other
 

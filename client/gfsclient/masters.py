@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from gfsclient.links import Dial, Links, Observer, backoff_seconds
-from gfsclient.user import User
+from gfsclient.user import Acting, User
 from gfsprotocol import messages, rpc
 from gfsprotocol.errors import (
     AvailabilityError,
@@ -158,13 +158,14 @@ class Masters:
         deadline_seconds: float | None = None,
         at_leader: bool = False,
         user: User | None = None,
+        confined: tuple[bytes, ...] = (),
     ) -> ReplyBody:
         """The leader's answer to ``body``, or a standby's if it is a read and reads may go there.
 
-        ``user`` is in whose name it is asked, if not in that of the client. Raises the error that it answers; after
-        ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
+        ``user`` is in whose name it is asked, if not in that of the client; ``confined`` as in the request. Raises the
+        error that it answers; after ``deadline_seconds`` Unreachable, DeadlineExceeded, SafeMode or Busy.
         """
-        acting = self.user if user is None else user
+        acting = Acting(self.user if user is None else user, confined)
         number = self._begin() if type(body) in MUTATIONS else 0
         if number and self.change_observer is not None:
             self.change_observer.sent(body)
@@ -211,19 +212,20 @@ class Masters:
         self,
         leader: rpc.Peer,
         body: RequestBody,
-        user: User,
+        acting: Acting,
         number: int,
         seconds: float,
         retry: bool,
         unknown_is_new: bool = False,
     ) -> ReplyBody:
         call = Call(number, self._lowest_open(), retry, unknown_is_new) if number else None
-        reply = self._seen(await leader.submit(body, seconds, user, call, self.sequence))
+        user, confined = acting
+        reply = self._seen(await leader.submit(body, seconds, user, call, self.sequence, confined=confined))
         if number:
             self._succeeded_at = asyncio.get_running_loop().time()
         return reply
 
-    async def _ask_standby(self, body: RequestBody, user: User, seconds: float) -> ReplyBody | None:
+    async def _ask_standby(self, body: RequestBody, acting: Acting, seconds: float) -> ReplyBody | None:
         """A standby's answer; None if there is none that can give it, and the leader is to be asked."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._no_standby_until:
@@ -232,7 +234,8 @@ class Masters:
         if standby is None:
             return None
         try:
-            return self._seen(await standby.submit(body, seconds, user, None, self.sequence, at_standby=True))
+            user, confined = acting
+            return self._seen(await standby.submit(body, seconds, user, None, self.sequence, True, confined))
         except AvailabilityError:
             self._no_standby_until = loop.time() + STANDBY_PAUSE_SECONDS
             return None
@@ -248,7 +251,7 @@ class Masters:
     async def _call_patiently(
         self,
         body: RequestBody,
-        user: User,
+        acting: Acting,
         number: int,
         deadline: float,
         first_error: AvailabilityError | None,
@@ -262,7 +265,7 @@ class Masters:
             leader = await self._find_leader(deadline - loop.time(), last_error)
             try:
                 seconds = max(0.0, deadline - loop.time())
-                return await self._ask(leader, body, user, number, seconds, retry, unknown_is_new)
+                return await self._ask(leader, body, acting, number, seconds, retry, unknown_is_new)
             except CallForgotten:
                 if not retry or unknown_is_new or loop.time() - self._succeeded_at < REMEMBERED_SECONDS:
                     raise

@@ -1,6 +1,7 @@
 """In whose name a client acts."""
 
 import os
+from typing import NamedTuple
 
 from gfsprotocol.errors import InvalidArgument
 
@@ -8,6 +9,14 @@ User = tuple[int, ...]
 """uid, gid and supplementary groups."""
 
 GROUPS_MAX = 1024
+
+
+class Acting(NamedTuple):
+    """In whose name something is asked, and what is to keep paths where they belong."""
+
+    user: User
+    confined: tuple[bytes, ...] = ()
+    """If there are any, directories: no symbolic link is followed in a path but above these."""
 
 
 def process_user() -> User:

@@ -39,8 +39,7 @@ def create(user: str, paths: str | None, expires: str, directory: Path | None) -
     """Prints a token for all gateways of a cluster. It cannot be taken back, but by another gateway-secret."""
     place = _chosen(directory)
     key = tokens.token_key(read_secret(place.gateway_secret_file))
-    prefixes = tuple(path for path in (paths or "").split(",") if path)
-    click.echo(tokens.sign(key, _user(user), prefixes, int(time.time()) + _seconds(expires)))
+    click.echo(tokens.sign(key, _user(user), _prefixes(paths), int(time.time()) + _seconds(expires)))
     return 0
 
 
@@ -51,6 +50,16 @@ def _chosen(directory: Path | None) -> Layout:
     if file is None:
         raise ConfigurationError("no cluster was started on this account: say which one with --dir")
     return options.existing(file.parent)
+
+
+def _prefixes(paths: str | None) -> tuple[str, ...]:
+    """The paths that are named; none named is no token for all, for it may be a variable of a script that is not set."""
+    if paths is None:
+        return ()
+    prefixes = tuple(paths.split(","))
+    if not all(prefixes):
+        raise InvalidArgument(f"--paths '{paths}' names an empty path: without --paths a token is for all of them")
+    return prefixes
 
 
 def _user(text: str) -> User:

@@ -28,14 +28,18 @@ class Identity:
         """Whether there is anything that it may not use."""
         return bool(self.prefixes) and b"/" not in self.prefixes
 
-    def prefix_of(self, path: bytes) -> bytes:
-        """The prefix that allows ``path``. PermissionDenied if none does."""
+    @property
+    def confined(self) -> tuple[bytes, ...]:
+        """Where its paths must not be led out of by symbolic links: empty if it may be everywhere."""
+        return self.prefixes if self.is_limited else ()
+
+    def allows(self, path: bytes) -> bool:
+        """Whether it may use ``path``, which must not have ``..`` in it if the token is limited to paths."""
         if not self.is_limited:
-            return b"/"
-        for prefix in self.prefixes:
-            if path.rstrip(b"/") == prefix or path.startswith(prefix + b"/"):
-                return prefix
-        raise PermissionDenied("the bearer token is not for this path")
+            return True
+        if b".." in path.split(b"/"):
+            return False
+        return any(path.rstrip(b"/") == prefix or path.startswith(prefix + b"/") for prefix in self.prefixes)
 
     def require_everything(self) -> None:
         """PermissionDenied for a token that is limited to paths."""

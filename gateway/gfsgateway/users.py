@@ -23,6 +23,8 @@ WIDE = Width(16 * MIB, 16)
 NARROW = Width(2 * MIB, 2)
 SLIM = Width(256 * KIB, 1)
 
+_View = tuple[User, Width, tuple[bytes, ...]]
+
 log = logging.getLogger(__name__)
 
 
@@ -31,16 +33,19 @@ class Users:
 
     def __init__(self, files: FileSystem) -> None:
         self._files = files
-        self._views: OrderedDict[tuple[User, Width], FileSystem] = OrderedDict()
+        self._views: OrderedDict[_View, FileSystem] = OrderedDict()
 
-    async def view(self, user: User, width: Width = WIDE) -> FileSystem:
-        """The file system in the name of ``user``."""
-        found = self._views.get((user, width))
+    async def view(self, user: User, width: Width = WIDE, confined: tuple[bytes, ...] = ()) -> FileSystem:
+        """The file system in the name of ``user``, where symbolic links do not lead out of the directories of
+        ``confined``, if there are any."""
+        view = user, width, confined
+        found = self._views.get(view)
         if found is not None:
-            self._views.move_to_end((user, width))
+            self._views.move_to_end(view)
             return found
-        made = self._views[user, width] = self._files.acting_as(
+        made = self._views[view] = self._files.acting_as(
             user,
+            confined=confined,
             read_ahead_bytes=width.read_ahead_bytes,
             write_window_packets=width.write_window_packets,
         )

@@ -364,6 +364,7 @@ class Leader:
         body = request.body
         if request.user:
             check_user(request.user)
+        self.planner.namespace.confined = request.confined
         if self.queries.answers(body):
             self.committer.reply(peer, request.id, self.queries.answer(body, request.user))
             return

@@ -14,7 +14,7 @@ from gfsprotocol.errors import (
     StaleHandle,
     SymlinkLoop,
 )
-from gfsprotocol.ids import NAME_BYTES_MAX, PATH_BYTES_MAX, SYMLINKS_MAX
+from gfsprotocol.ids import NAME_BYTES_MAX, PATH_BYTES_MAX, ROOT_INODE, SYMLINKS_MAX
 
 READ: Final = 4
 WRITE: Final = 2
@@ -57,6 +57,8 @@ class Namespace:
         self._inodes = state.inodes
         self.trail: Trail | None = None
         """Takes down what is looked at, if somebody wants to know."""
+        self.confined: tuple[bytes, ...] = ()
+        """If there are any, directories: no symbolic link is followed in a path but above these; of one request."""
 
     def base(self, inode_id: int) -> int:
         """The slot of an inode that a client holds on to. StaleHandle if it is gone."""
@@ -74,8 +76,9 @@ class Namespace:
     def walk(self, user: User, base: int, path: bytes, follow: bool) -> Place:
         """Where ``path`` below the inode ``base`` leads; ``follow`` says whether a symlink at its end is followed.
 
-        Raises NotFound or NotADirectory for what is missing on the way, PermissionDenied without search permission,
-        SymlinkLoop after 40 links, NameTooLong, StaleHandle. A missing last name is a Place with slot 0.
+        Raises NotFound or NotADirectory for what is missing on the way, PermissionDenied without search permission or
+        for a link that may not be followed, SymlinkLoop after 40 links, NameTooLong, StaleHandle. A missing last name
+        is a Place with slot 0.
         """
         if len(path) > PATH_BYTES_MAX:
             raise NameTooLong(f"the path is {len(path)} bytes long, the limit is {PATH_BYTES_MAX}")
@@ -83,6 +86,7 @@ class Namespace:
         slot = self._base(base)
         parts = [part for part in path.split(b"/") if part and part != b"."]
         directory_wanted = path.endswith((b"/", b"/."))
+        confined = self._confined(base, parts) if self.confined else 0
         parent, name = slot, b""
         links = index = 0
         while index < len(parts):
@@ -103,6 +107,8 @@ class Namespace:
                     return Place(slot, name, 0)
                 raise NotFound(f"{shown(path)}: no such directory: {shown(b'/'.join(parts[: index + 1]))}")
             if stat.S_ISLNK(inodes.mode[found]) and (not is_last or follow or directory_wanted):
+                if len(parts) - index <= confined:
+                    raise PermissionDenied(f"{shown(path)}: no symbolic link is followed here")
                 links += 1
                 if links > SYMLINKS_MAX:
                     raise SymlinkLoop(f"{shown(path)}: too many levels of symbolic links")
@@ -121,6 +127,20 @@ class Namespace:
         if self.trail is not None:
             self.trail.found.append(inodes.ids[slot])
         return Place(parent, name, slot)
+
+    def _confined(self, base: int, parts: list[bytes]) -> int:
+        """Of how many names at the end of a path no link is followed: all but those above a directory of ``confined``.
+
+        Not of that directory either: who may change it may put a link in its place.
+        """
+        if base != ROOT_INODE:
+            return len(parts)
+        above = []
+        for directory in self.confined:
+            names = [name for name in directory.split(b"/") if name]
+            if parts[: len(names)] == names[: len(parts)]:
+                above.append(min(len(names) - 1, len(parts)))
+        return len(parts) - min(above, default=0)
 
     def find(self, user: User, base: int, path: bytes, follow: bool = True) -> int:
         """The slot of what a path leads to. NotFound if there is nothing; else as :meth:`walk`."""

@@ -65,6 +65,8 @@ class Request(msgspec.Struct, array_like=True, frozen=True, tag=10, gc=False):
     """Answer only from a state that contains the log up to here."""
     at_standby: bool = False
     """A standby may answer, if its state contains that."""
+    confined: tuple[bytes, ...] = ()
+    """If there are any, directories: no symbolic link is followed in a path but above these."""
 
 
 class Response(msgspec.Struct, array_like=True, frozen=True, tag=11, gc=False):

@@ -121,6 +121,7 @@ class Peer:
         call: Call | None = None,
         minimum_sequence: int = 0,
         at_standby: bool = False,
+        confined: tuple[bytes, ...] = (),
     ) -> "asyncio.Future[Response]":
         """Queues a request; the future gets its response, or ConnectionLost, or DeadlineExceeded."""
         loop = asyncio.get_running_loop()
@@ -141,7 +142,7 @@ class Peer:
         if self._sweeper is None or self._sweeper.when() > deadline:
             self._schedule_sweep(deadline)
         milliseconds = int(deadline_seconds * 1000)
-        self._queue(Request(request_id, body, milliseconds, user, call, minimum_sequence, at_standby))
+        self._queue(Request(request_id, body, milliseconds, user, call, minimum_sequence, at_standby, confined))
         return future
 
     async def call(

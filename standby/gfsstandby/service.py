@@ -55,6 +55,7 @@ class StandbyService:
         """The last epoch that this node has led; it answers nothing as its leader any more."""
         self._started = clock.monotonic()
         self._parked: list[_Parked] = []
+        self._namespace = Namespace(follower.state)
         self._queries: Queries | None = None
         self._queried: State | None = None
         follower.on_applied = self._release
@@ -160,6 +161,7 @@ class StandbyService:
             raise NotLeader(f"{self._config.node} is a standby", hint=self.leader)
         if request.user:
             check_user(request.user)
+        self._namespace.confined = request.confined
         sequence = self._follower.state.sequence
         try:
             reply = queries.answer(request.body, request.user)
@@ -175,7 +177,8 @@ class StandbyService:
     def _current_queries(self) -> Queries:
         follower = self._follower
         if self._queries is None or self._queried is not follower.state:
-            self._queries = Queries(follower.state, follower.fleet, Namespace(follower.state), self._sign_read)
+            self._namespace = Namespace(follower.state)
+            self._queries = Queries(follower.state, follower.fleet, self._namespace, self._sign_read)
             self._queried = follower.state
         return self._queries
 

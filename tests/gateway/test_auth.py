@@ -9,9 +9,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from gfsclient.filesystem import FileSystem
 from gfsgateway import tokens
+from gfsgateway.call import Call
 from gfsgateway.config import GatewayConfig
-from gfsgateway.users import VIEWS_MAX
+from gfsgateway.users import VIEWS_MAX, WIDE, Width
 from gfsprotocol.errors import ConfigurationError
 from gfsprotocol.settings import load, read_secret
 from tests import certificates
@@ -95,6 +97,56 @@ async def test_a_token_for_some_paths(
         assert (await ask(http, "POST", f"/v1/trash/{gone.json['inode']}/restore")).status == 200
 
 
+async def test_a_token_for_some_paths_cannot_make_its_way_out(
+    own_gateway: OwnGateway, secret_file: Path, http: aiohttp.ClientSession, place: str
+) -> None:
+    """Whoever may change the directory itself may put a link in its place."""
+    base = await own_gateway(token_secret_file=secret_file)
+    await put(http, f"{place}/secret/file?parents=true", b"secret")
+    await put(http, f"{place}/own/file?parents=true", b"own")
+    limited = bearer(secret_file, (0, 0), (f"{place}/own",))
+    async with aiohttp.ClientSession(base, headers=limited) as session:
+        assert (await ask(session, "GET", f"/v1/files{place}/own/file")).body == b"own"
+        gone = await ask(session, "DELETE", f"/v1/directories{place}/own?recursive=true")
+        assert gone.status == 204
+        await link(session, f"{place}/own", f"{place}/secret")
+        assert (await ask(session, "GET", f"/v1/files{place}/own/file")).status == 403
+        assert (await ask(session, "GET", f"/v1/directories{place}/own")).status == 403
+        assert (await ask(session, "PUT", f"/v1/files{place}/own/new", data=b"x")).status == 403
+
+
+async def test_a_token_for_some_paths_is_not_deceived_by_a_link_that_comes_late(
+    own_gateway: OwnGateway,
+    secret_file: Path,
+    http: aiohttp.ClientSession,
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base = await own_gateway(token_secret_file=secret_file)
+    await put(http, f"{place}/secret/file?parents=true", b"secret")
+    await put(http, f"{place}/own/directory/file?parents=true", b"own")
+    async with aiohttp.ClientSession(base, headers=bearer(secret_file, (0, 0), (f"{place}/own",))) as session:
+        await link(session, f"{place}/own/link", f"{place}/secret")
+
+        files = Call.files
+
+        async def files_after_an_exchange(call: Call, width: Width = WIDE) -> FileSystem:
+            found = await files(call, width)
+            exchange = {"source": f"{place}/own/directory", "target": f"{place}/own/link", "exchange": True}
+            assert (await ask(http, "POST", "/v1/rename", json=exchange)).status == 200
+            return found
+
+        monkeypatch.setattr(Call, "files", files_after_an_exchange)
+        assert (await ask(session, "GET", f"/v1/files{place}/own/directory/file")).status == 403
+        assert (await ask(session, "GET", f"/v1/files{place}/own/directory/file")).body != b"secret"
+
+
+async def link(session: aiohttp.ClientSession, path: str, target: str) -> None:
+    query = {"op": "CREATESYMLINK", "destination": target}
+    async with session.put(f"/webhdfs/v1{path}", params=query) as response:
+        assert response.status == 200, await response.text()
+
+
 async def test_very_many_users(
     own_gateway: OwnGateway, secret_file: Path, http: aiohttp.ClientSession, place: str
 ) -> None:
@@ -156,6 +208,8 @@ def test_the_command(served: Cluster) -> None:
         ["--user", "no-such-user"],
         ["--user", "0", "--expires", "soon"],
         ["--user", "0", "--paths", "relative"],
+        ["--user", "0", "--paths", ""],
+        ["--user", "0", "--paths", "/a,"],
     ):
         refused = served.gfs("token", "create", *wrong)
         assert refused.returncode == 10 and re.fullmatch(r"gfs: .*\n", refused.stderr.decode())

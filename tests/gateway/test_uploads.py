@@ -169,6 +169,19 @@ async def test_abandoned_uploads_are_removed(http: aiohttp.ClientSession, place:
     assert (await ask(http, "DELETE", new)).status == 204
 
 
+async def test_what_is_no_upload_keeps_none_from_being_removed(
+    http: aiohttp.ClientSession, place: str, served: Cluster
+) -> None:
+    """Everybody may write into the directory of uploads."""
+    old = await begin(http, f"{place}/old")
+    async with await served.client(user=(4711, 4711)) as stranger:
+        await stranger.mkdir("/.gfs/uploads/0")
+    async with await served.client(user=uploads.ROOT) as root:
+        await uploads.expire(root, (await root.stat("/.gfs/uploads/0")).changed_ns + 1)
+        assert (await ask(http, "HEAD", old)).status == 404
+        await root.rmdir("/.gfs/uploads/0")
+
+
 async def test_a_gateway_that_stops_lets_requests_finish(served: Cluster, place: str) -> None:
     await until_ready(served, 2)
     host, port = served.gateway_url(2).removeprefix("http://").split(":")

@@ -15,6 +15,7 @@ from gfsprotocol.errors import (
     StaleHandle,
     SymlinkLoop,
 )
+from gfsprotocol.ids import ROOT_INODE
 from tests.master.machine import Machine
 
 ALICE = (1000, 1000, 50)
@@ -205,3 +206,64 @@ def test_fault_30_removing_a_large_tree_is_one_record_and_is_reclaimed_in_slices
     assert machine.state.sequence <= before + 15
     assert len(machine.state.inodes) == 3
     machine.check()
+
+
+@pytest.fixture
+def linked(machine: Machine) -> Machine:
+    """/home leads to /real; there, /real/alice/out leads to /alice."""
+    for path in (b"/real", b"/real/alice", b"/real/alice/sub"):
+        machine.do(msg.Mkdir(path))
+    machine.do(msg.Symlink(b"/home", target=b"/real"))
+    machine.do(msg.Symlink(b"/real/alice/out", target=b"/alice"))
+    return machine
+
+
+@pytest.mark.parametrize("path", [b"/home/alice/sub", b"/home/alice", b"/home/alice/missing", b"/home", b"/alice/f"])
+def test_a_confined_path_follows_links_above_its_directory(linked: Machine, path: bytes) -> None:
+    linked.planner.namespace.confined = (b"/other/place", b"/home/alice")
+    found = linked.planner.namespace.walk((), ROOT_INODE, path, follow=True)
+    linked.planner.namespace.confined = ()
+    assert found == linked.planner.namespace.walk((), ROOT_INODE, path, follow=True)
+
+
+@pytest.mark.parametrize(
+    ("confined", "path"),
+    [
+        ((b"/home/alice",), b"/home/alice/out/f"),
+        ((b"/home/alice",), b"/home/alice/out"),
+        ((b"/home/alice",), b"/home/alice/out/"),
+        ((b"/home",), b"/home/alice"),
+        ((b"/home/alice", b"/home"), b"/home/alice"),
+        ((b"/real/alice/out",), b"/real/alice/out/f"),
+        ((b"/elsewhere",), b"/home/alice"),
+    ],
+)
+def test_a_confined_path_follows_no_link_from_its_directory_on(
+    linked: Machine, confined: tuple[bytes, ...], path: bytes
+) -> None:
+    linked.planner.namespace.confined = confined
+    for body in (msg.Create(path), msg.OpenForWrite(path), msg.SetAttributes(path, mode=0o600)):
+        with pytest.raises(PermissionDenied, match="no symbolic link"):
+            linked.do(body)
+
+
+def test_a_confined_path_may_name_a_link_itself(linked: Machine) -> None:
+    linked.planner.namespace.confined = (b"/real/alice",)
+    assert stat.S_ISLNK(linked.stat(b"/real/alice/out", follow=False).mode)
+    linked.do(msg.Rename(b"/real/alice/out", target=b"/real/alice/sub/out"))
+    with pytest.raises(PermissionDenied):
+        linked.do(msg.Rename(b"/real/alice/sub", target=b"/real/alice/sub/out/sub"))
+    linked.do(msg.Unlink(b"/real/alice/sub/out"))
+
+
+def test_directories_above_a_confined_one_are_made_through_links(linked: Machine) -> None:
+    linked.planner.namespace.confined = (b"/home/bob/own",)
+    linked.do(msg.Mkdir(b"/home/bob/own/new", parents=True))
+    assert linked.names(b"/real/bob/own") == [b"new"]
+
+
+def test_from_an_inode_on_a_confined_path_follows_no_link(linked: Machine) -> None:
+    inode = linked.stat(b"/real/alice").inode
+    linked.planner.namespace.confined = (b"/out",)
+    with pytest.raises(PermissionDenied, match="no symbolic link"):
+        linked.planner.namespace.walk((), inode, b"out/f", follow=True)

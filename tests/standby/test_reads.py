@@ -92,6 +92,23 @@ async def test_a_read_is_answered_by_the_leader_while_there_is_no_standby(tmp_pa
             await files.close()
 
 
+async def test_a_standby_keeps_a_confined_path_where_it_belongs(tmp_path: Path) -> None:
+    async with nodes(tmp_path) as cluster:
+        await started(cluster)
+        files = await connect(cluster, "leader")
+        try:
+            await files.mkdir("/own")
+            await files.symlink("/", "/own/out")
+            sequence = files._masters.sequence
+            async with cluster.client(1) as peer:
+                for confined, kind in (((b"/own",), msg.ErrorReply), ((), msg.AttributesReply)):
+                    question = msg.Stat(b"/own/out")
+                    response = await peer.submit(question, 5, (), None, sequence, at_standby=True, confined=confined)
+                    assert isinstance(response.body, kind)
+        finally:
+            await files.close()
+
+
 async def test_a_client_that_asks_for_the_leader_is_not_answered_by_a_standby(tmp_path: Path) -> None:
     async with nodes(tmp_path) as cluster:
         await started(cluster)

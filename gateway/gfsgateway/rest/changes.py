@@ -30,7 +30,7 @@ class AttributesQuery(Query):
 async def rename(call: Call) -> web.StreamResponse:
     """Renames a file or a directory, in one step."""
     body = await call.json(models.RenameBody)
-    source, target = await call.named(body.source), await call.named(body.target)
+    source, target = call.named(body.source), call.named(body.target)
     files = await call.files()
     await files.rename(source, target, no_replace=not body.replace and not body.exchange, exchange=body.exchange)
     return shapes.reply(shapes.attributes(target, await files.stat(target, follow=False)))
@@ -39,7 +39,7 @@ async def rename(call: Call) -> web.StreamResponse:
 async def copy(call: Call) -> web.StreamResponse:
     """Copies a file within the cluster; the copy appears when it is whole."""
     body = await call.json(models.CopyBody)
-    source, target = await call.named(body.source), await call.named(body.target)
+    source, target = call.named(body.source), call.named(body.target)
     async with call.gateway.transfers.turn() as width:
         files = await call.files(width)
         present = await present_file(files, target)
@@ -66,7 +66,7 @@ async def _copy_attributes(file: File, upload: Upload) -> None:
 async def show(call: Call) -> web.StreamResponse:
     """The attributes of a file, a directory or a link."""
     query = call.query(AttributesQuery)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     shown = shapes.attributes(path, await files.stat(path, follow=query.follow))
     if query.xattrs:
@@ -87,7 +87,7 @@ async def _xattrs(files: FileSystem, path: bytes, follow: bool) -> dict[str, str
 async def change(call: Call) -> web.StreamResponse:
     """Changes attributes. Several are not one step: if one is refused, those before it stay changed."""
     body = await call.json(models.AttributesBody)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     Conditions(call.request).check(await files.stat(path))
     values = {name: _decoded(name, text) for name, text in body.xattrs.items()}

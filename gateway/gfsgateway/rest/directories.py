@@ -55,7 +55,7 @@ class RemoveQuery(Query):
 async def make(call: Call) -> web.StreamResponse:
     """Makes a directory."""
     query = call.query(MakeQuery)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     await files.mkdir(path, mode=int(query.mode, 8), parents=query.parents)
     headers = {hdrs.LOCATION: f"/v1/directories{targets.encoded(path)}"}
@@ -65,7 +65,7 @@ async def make(call: Call) -> web.StreamResponse:
 async def list_entries(call: Call) -> web.StreamResponse:
     """A page of a directory."""
     query = call.query(ListQuery)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     if query.sort == "name" and query.order == "asc":
         page = await files.list_page(path, _name_of(query.cursor), query.limit)
@@ -133,7 +133,7 @@ def _name_of(cursor: str) -> bytes:
 async def remove(call: Call) -> web.StreamResponse:
     """Removes a directory."""
     query = call.query(RemoveQuery)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     found = await files.stat(path, follow=False)
     if not stat.S_ISDIR(found.mode):

@@ -36,7 +36,7 @@ class ReadQuery(Query):
 async def read(call: Call) -> web.StreamResponse:
     """The content of a file, or, for HEAD, all but that."""
     query = call.query(ReadQuery)
-    path = await call.path()
+    path = call.path()
     with call.gateway.transfers.share() as width:
         return await _read(call, path, query, await call.files(width))
 

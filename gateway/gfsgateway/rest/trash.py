@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from gfsgateway.call import Call
 from gfsgateway.rest import models, shapes
 from gfsgateway.rest.endpoint import Endpoint
-from gfsprotocol.errors import NotFound, PermissionDenied
+from gfsprotocol.errors import NotFound
 from gfsprotocol.messages import TrashEntry
 
 _RESTORE: Final = "/restore"
@@ -41,21 +41,13 @@ async def restore(call: Call) -> web.StreamResponse:
         raise NotFound("there is nothing at this address")
     entry = await _entry(call, call.rest.removesuffix(_RESTORE))
     body = await call.json(models.RestoreBody) if call.request.can_read_body else models.RestoreBody()
-    place = await (call.permitted(entry.path) if body.path is None else call.named(body.path))
+    place = call.permitted(entry.path) if body.path is None else call.named(body.path)
     found = await (await call.files()).restore_trash(entry.inode, None if body.path is None else place)
     return shapes.reply(shapes.attributes(place, found))
 
 
 async def _entries(call: Call) -> list[TrashEntry]:
-    return [entry for entry in await (await call.files()).list_trash() if _is_permitted(call, entry)]
-
-
-def _is_permitted(call: Call, entry: TrashEntry) -> bool:
-    try:
-        call.identity.prefix_of(entry.path)
-    except PermissionDenied:
-        return False
-    return True
+    return [entry for entry in await (await call.files()).list_trash() if call.identity.allows(entry.path)]
 
 
 async def _entry(call: Call, text: str) -> TrashEntry:

@@ -70,7 +70,7 @@ class Plan(msgspec.Struct, frozen=True):
 async def begin(call: Call) -> web.StreamResponse:
     """Makes an upload."""
     query = call.query(BeginQuery)
-    place = await call.named(query.path)
+    place = call.named(query.path)
     kept = attributes_of(call.request.headers, place)
     files = await call.files()
     Conditions(call.request).check(await present_file(files, place))
@@ -126,7 +126,7 @@ class Pending:
             raise NotFound("there is no such upload") from error
         if found.uid != call.identity.user[0]:
             raise NotFound("there is no such upload")
-        await call.permitted(plan.path)
+        call.permitted(plan.path)
         return cls(name, plan, found)
 
 
@@ -237,14 +237,16 @@ async def expire_for_ever(files: FileSystem, keep_seconds: int) -> None:
 
 
 async def expire(root: FileSystem, before_ns: int) -> None:
-    """Removes what was changed last before ``before_ns``."""
+    """Removes uploads that were changed last before ``before_ns``; what else stands there is somebody's own."""
     try:
-        old = [name async for name, found in root.scandir(DIRECTORY) if found.changed_ns < before_ns]
+        entries = [(name, found) async for name, found in root.scandir(DIRECTORY) if _ID.fullmatch(name)]
     except NotFound:
         return
-    for name in old:
+    for name, found in entries:
+        if found.changed_ns >= before_ns or stat.S_ISDIR(found.mode):
+            continue
         try:
-            await root.remove(paths.join(DIRECTORY, paths.encoded(name)))
+            await root.remove(paths.join(DIRECTORY, name.encode()))
         except NotFound:
             continue  # completed, or removed by another gateway
 

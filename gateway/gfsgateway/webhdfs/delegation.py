@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from blake3 import blake3
 
 from gfsclient.user import User, checked
 from gfsgateway.webhdfs.exceptions import INVALID_TOKEN, HdfsRefusal
@@ -69,6 +70,15 @@ def verify(key: bytes, token: str, now: float) -> Delegation:
     if now >= said.expires:
         raise HdfsRefusal(INVALID_TOKEN, "the delegation token has expired")
     return Delegation(user, renewer, said.expires)
+
+
+def name_of(token: str) -> str:
+    """What a token that is ours is known by: all that was signed, and no more.
+
+    Clients may change the service in it, which is theirs, and there are many ways to write the same bytes in base64.
+    """
+    identifier, password = _opened(token)
+    return blake3(identifier + password).hexdigest()
 
 
 def _identifier(owner: str, given: Delegation, now: int, number: int) -> bytes:

@@ -5,7 +5,7 @@ import stat
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gfsgateway.rest.reading import give_up
 from gfsgateway.webhdfs.ask import Ask, Operation, answer
@@ -46,7 +46,10 @@ async def list_status(ask: Ask) -> web.StreamResponse:
     if not is_more:
         return answer({"FileStatuses": {"FileStatus": first}})
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    response.enable_chunked_encoding()
+    if ask.call.request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    else:
+        response.force_close()  # which is how the end is known before HTTP/1.1
     await response.prepare(ask.call.request)
     sender = ask.call.sender(response)
     await sender.write(b'{"FileStatuses": {"FileStatus": [' + _joined(first))

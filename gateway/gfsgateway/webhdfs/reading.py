@@ -10,11 +10,13 @@ from gfsgateway.transfer import PIECE_BYTES
 from gfsgateway.webhdfs import delegation
 from gfsgateway.webhdfs.ask import Ask, Operation, answer, not_a_file, redirect
 from gfsgateway.webhdfs.checksum import FileChecksum
-from gfsgateway.webhdfs.exceptions import IO, HdfsRefusal
+from gfsgateway.webhdfs.exceptions import HADOOP_ILLEGAL_ARGUMENT, IO, HdfsRefusal
 from gfsprotocol.errors import IsADirectory
 from gfsprotocol.messages import Attributes, ChunkLocation, Locations, ServerAddress
 
 RACK: Final = "/default-rack"
+BLOCKS_MAX: Final = 10_000
+"""Whose places one answer tells, or a sparse file would take all memory."""
 POOL: Final = "gfs"
 """HDFS's name for what its block ids belong to."""
 _HEADERS: Final = {
@@ -111,6 +113,9 @@ async def _located(ask: Ask) -> tuple[Attributes, list[ChunkLocation], dict[int,
     found = (await _locate(ask, 0, 1)).attributes
     end = found.size if length is None else min(found.size, offset + length)
     index, behind = offset // found.chunk_bytes, -(-end // found.chunk_bytes)
+    if behind - index > BLOCKS_MAX:
+        message = f"The range has more than {BLOCKS_MAX} blocks: ask for a part of it, by offset and length"
+        raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, message)
     chunks: list[ChunkLocation] = []
     servers: dict[int, ServerAddress] = {}
     while index < behind:

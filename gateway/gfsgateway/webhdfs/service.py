@@ -75,7 +75,7 @@ class WebHdfs:
         operation = WITHOUT_PATH.get(method, {}).get(name)
         if operation is None:
             operation = self._operation(method, name, parameters)
-            path = await call.permitted(path)
+            path = call.permitted(path)
         return await operation(Ask(self, call, parameters, path))
 
     def _operation(self, method: str, name: str, parameters: Parameters) -> Operation:

@@ -168,13 +168,15 @@ async def concat(ask: Ask) -> web.StreamResponse:
     in one step, so a crash leaves the target as it was, or complete with sources that remain.
     """
     call = ask.call
-    sources = [await call.permitted(path) for path in ask.parameters.paths("sources")]
+    sources = [call.permitted(path) for path in ask.parameters.paths("sources")]
     if len(sources) > SOURCES_MAX:
         raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, f"concat: more than {SOURCES_MAX} sources")
     async with call.gateway.transfers.turn() as width:
         files = await ask.files(width)
         target = await _to_be_changed(ask, "concat to")
         _require_owner(ask, target)
+        if target.open_writers:
+            raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, f"concat: target file {ask.shown} is under construction")
         found = await _sources(files, ask.path, target, sources)
         query = WriteQuery(
             mode=f"{stat.S_IMODE(target.mode):04o}", replication=target.replication, chunk_bytes=target.chunk_bytes
@@ -213,7 +215,7 @@ async def _sources(files: FileSystem, path: bytes, target: Attributes, sources: 
         if each.inode in seen:
             complaint = "the target itself" if each.inode == target.inode else "named twice"
             raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, f"concat: source file {shown} is {complaint}")
-        if not each.size or not stat.S_ISREG(each.mode):
+        if not each.size or not stat.S_ISREG(each.mode) or each.open_writers:
             message = f"concat: source file {shown} is invalid or empty or underConstruction"
             raise HdfsRefusal(HADOOP_ILLEGAL_ARGUMENT, f"{message} (target {paths.to_text(path)})")
         seen.add(each.inode)

@@ -10,6 +10,7 @@ import pytest
 from yarl import URL
 
 from gfsgateway.webhdfs.checksum import FileChecksum
+from gfsgateway.webhdfs.reading import BLOCKS_MAX
 from tests.cluster.harness import Cluster
 from tests.gateway.web import raw
 from tests.gateway.webhdfs.conftest import WebHdfs
@@ -198,6 +199,19 @@ async def test_joining(webhdfs: WebHdfs) -> None:
         assert answer["RemoteException"]["exception"].endswith("IllegalArgumentException")
 
 
+async def test_files_that_are_being_written_are_not_joined(served: Cluster, webhdfs: WebHdfs) -> None:
+    """What their writers have not flushed yet would be lost."""
+    for name in ("one", "two"):
+        await webhdfs("PUT", f"/{name}", "CREATE", 201, name.encode())
+    sources = f"{webhdfs.directory}/two"
+    for name in ("one", "two"):
+        async with await served.client() as files, await files.open(f"{webhdfs.directory}/{name}", "r+b") as file:
+            await webhdfs.refused("POST", "/one", "CONCAT", 400, "HadoopIllegalArgumentException", sources=sources)
+            await file.write(name.upper().encode())
+    await webhdfs("POST", "/one", "CONCAT", sources=sources)
+    assert await webhdfs("GET", "/one", "OPEN") == b"ONETWO"
+
+
 async def test_the_checksum_is_that_of_the_content(webhdfs: WebHdfs) -> None:
     data = os.urandom(200_001)
     await webhdfs("PUT", "/file", "CREATE", 201, data, blocksize=65536)
@@ -222,6 +236,18 @@ async def test_where_the_chunks_are(webhdfs: WebHdfs) -> None:
     old = (await webhdfs("GET", "/file", "GET_BLOCK_LOCATIONS"))["LocatedBlocks"]
     assert (old["fileLength"], len(old["locatedBlocks"]), old["isLastBlockComplete"]) == (200_000, 4, True)
     await webhdfs.refused("GET", "", "GETFILEBLOCKLOCATIONS", 404, "FileNotFoundException")
+
+
+async def test_only_so_many_chunks_are_told_at_once(served: Cluster, webhdfs: WebHdfs) -> None:
+    """A file may be far longer than what was ever written to it."""
+    await webhdfs("PUT", "/holes", "CREATE", 201, b"x", blocksize=65536)
+    async with await served.client() as files:
+        await files.truncate(f"{webhdfs.directory}/holes", 65536 * (BLOCKS_MAX + 1))
+    for op in ("GETFILEBLOCKLOCATIONS", "GET_BLOCK_LOCATIONS"):
+        message = await webhdfs.refused("GET", "/holes", op, 400, "HadoopIllegalArgumentException")
+        assert f"{BLOCKS_MAX} blocks" in message
+    part = await webhdfs("GET", "/holes", "GETFILEBLOCKLOCATIONS", length=65537)
+    assert [each["offset"] for each in part["BlockLocations"]["BlockLocation"]] == [0, 65536]
 
 
 @pytest.mark.parametrize("name", ["with space", "a+b", "100%", "ünï", "semi;colon", "a&b=c", "question?", "hash#"])

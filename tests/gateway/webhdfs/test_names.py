@@ -1,6 +1,7 @@
 """Names and attributes over WebHDFS: listings, renames, removal, owners, times, links, attributes, lists of access."""
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -82,6 +83,10 @@ async def test_a_large_directory(webhdfs: WebHdfs, served: Any) -> None:
     assert (_names(first["partialListing"]), first["remainingEntries"]) == (names[:1000], 1)
     rest = (await webhdfs("GET", "", "LISTSTATUS_BATCH", startAfter="0999"))["DirectoryListing"]
     assert (_names(rest["partialListing"]), rest["remainingEntries"]) == (names[1000:], 0)
+    request = f"GET /webhdfs/v1{webhdfs.directory}?op=LISTSTATUS HTTP/1.0\r\nHost: localhost\r\n\r\n"
+    head, _, body = (await raw(webhdfs.url.removesuffix("/webhdfs/v1"), request.encode())).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 200") and b"chunked" not in head
+    assert _names(json.loads(body)) == names
 
 
 async def test_a_listing_that_fails_in_the_middle_breaks_off_and_is_counted(
