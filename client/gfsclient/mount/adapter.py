@@ -222,7 +222,8 @@ class Adapter(pyfuse3.Operations):
         return FileInfo(fh=FileHandleT(handle), keep_cache=is_kept)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await _told(self._operations.read(fh, off, size))
+        data = await _told(self._operations.read(fh, off, size))
+        return cast(bytes, data)  # any buffer will do: it is copied to the kernel before anything else runs
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         return await _told(self._operations.write(fh, off, buf))
