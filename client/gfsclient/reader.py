@@ -134,6 +134,11 @@ class FileReader:
 
     def ready(self, offset: int, count: int) -> bytes | None:
         """``count`` bytes at ``offset`` if they have been fetched ahead; None if not all of them. Never blocks."""
+        view = self.ready_view(offset, count)
+        return None if view is None else bytes(view)
+
+    def ready_view(self, offset: int, count: int) -> memoryview | None:
+        """As :meth:`ready`, without a copy: it shows these bytes until anyone reads from here again."""
         if not self._lock.acquire(blocking=False):
             return None
         try:
@@ -143,10 +148,9 @@ class FileReader:
             view = ahead.ready()
             if len(view) <= count:  # the last bytes of a segment are left to those who may start the next fetch
                 return None
-            data = bytes(view[:count])
             ahead.took(count)
             self._expected = offset + count
-            return data
+            return view[:count]
         finally:
             self._lock.release()
 
@@ -158,9 +162,12 @@ class FileReader:
 
     def read(self, offset: int, count: int) -> bytes:
         """Up to ``count`` bytes; fewer at the end of the file, or before bytes that are lost. DataLost at those."""
-        buffer = bytearray(self._clip(offset, count))
-        view = memoryview(buffer)
-        return bytes(view[: self.read_into(offset, view)])
+        return bytes(self.read_view(offset, count))
+
+    def read_view(self, offset: int, count: int) -> memoryview:
+        """As :meth:`read`, without the last copy; nobody else has these bytes."""
+        view = memoryview(bytearray(self._clip(offset, count)))
+        return view[: self.read_into(offset, view)]
 
     def read_into(self, offset: int, view: memoryview) -> int:
         """Fills ``view``, as far as :meth:`read` goes; how many bytes that is."""

@@ -76,7 +76,7 @@ class Mounted:
         """What a program reads that opens the file now."""
         number, _ = await self.operations.open(inode, os.O_RDONLY, ROOT)
         try:
-            return await self.operations.read(number, 0, 1 << 20)
+            return bytes(await self.operations.read(number, 0, 1 << 20))
         finally:
             await self.finish(number)
 

@@ -44,6 +44,21 @@ async def test_two_handles_of_a_file_share_what_is_written() -> None:
         assert await mount.content(inode) == b"aabbcc"
 
 
+async def test_a_file_that_is_read_in_sequence_is_shown_where_it_was_fetched() -> None:
+    data = os.urandom(3_000_001)
+    piece = 128 * 1024
+    async with mounts(read_ahead_bytes=1 << 20) as (_, [mount]):
+        inode = await mount.write_file(b"file", data)
+        number, _ = await mount.operations.open(inode, os.O_RDONLY, ROOT)
+        uncopied = 0
+        for start in range(0, len(data), piece):
+            shown = await mount.operations.read(number, start, piece)
+            assert shown == data[start : start + piece]
+            uncopied += isinstance(shown, memoryview)
+        assert uncopied > 10
+        await mount.finish(number)
+
+
 async def test_stat_of_a_file_that_is_being_written_is_final() -> None:
     async with mounts() as (_, [mount]):
         number, inode = await mount.create(b"file")

@@ -14,6 +14,7 @@ import pytest
 
 from gfsclient.config import load_config
 from gfsclient.mount import mountpoint as mountpoints
+from gfsclient.mount.daemon import READ_AHEAD_KIB
 from gfsclient.mount.records import log_file
 from gfsprotocol.errors import ConfigurationError, GfsError, PermissionDenied
 from tests.cluster.harness import BIN, Cluster, wait_until
@@ -82,6 +83,16 @@ def test_mount_use_and_umount(cluster: Cluster, place: Path) -> None:
     assert not _processes(place)
     assert cluster.gfsclient("cat", "/last").stdout == b"x" * 3_000_000
     assert "Traceback" not in log_file(str(place)).read_text()
+
+
+@pytest.mark.skipif(bool(os.getuid()), reason="only root may have the kernel ask for more at a time")
+def test_the_kernel_reads_ahead_in_large_pieces(cluster: Cluster, place: Path) -> None:
+    assert cluster.gfsclient("mount", str(place)).returncode == 0
+    mounted = mountpoints.mounted_at(str(place))
+    assert mounted is not None
+    device = "{}:{}".format(*mounted.device)
+    assert int(Path(f"/sys/class/bdi/{device}/read_ahead_kb").read_text()) == READ_AHEAD_KIB
+    assert cluster.gfsclient("umount", str(place)).returncode == 0
 
 
 def test_a_subtree_read_only(cluster: Cluster, place: Path) -> None:

@@ -1,10 +1,11 @@
 """The mount's operations as pyfuse3 wants them: inode numbers, structures, error numbers; nothing else."""
 
+import asyncio
 import errno
 import logging
 import os
 from collections.abc import Awaitable, Sequence
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import pyfuse3
 import pyfuse3.asyncio
@@ -66,6 +67,12 @@ class Adapter(pyfuse3.Operations):
         self._operations = operations
         self._callers = callers
         self._inodes = inodes
+        self.greeted = asyncio.Event()
+        """Whether the kernel has agreed with us on how to talk; whoever waits for it goes on after our answer."""
+
+    def init(self) -> None:
+        """The kernel's first request, which is answered as soon as this returns."""
+        self.greeted.set()
 
     # ----------------------------------------------------------------------------------------------------------- names
 
@@ -215,7 +222,8 @@ class Adapter(pyfuse3.Operations):
         return FileInfo(fh=FileHandleT(handle), keep_cache=is_kept)
 
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
-        return await _told(self._operations.read(fh, off, size))
+        data = await _told(self._operations.read(fh, off, size))
+        return cast(bytes, data)  # any buffer will do: it is copied to the kernel before anything else runs
 
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         return await _told(self._operations.write(fh, off, buf))

@@ -24,6 +24,7 @@ from gfsclient.mount.kernel import Notifier
 from gfsclient.mount.measures import exposed
 from gfsclient.mount.operations import Operations
 from gfsclient.mount.options import MountOptions
+from gfsclient.mount.waiting import kernel_watched
 from gfsclient.watcher import Watcher
 from gfsprotocol.errors import ConfigurationError, NotADirectory
 from gfsprotocol.ids import ROOT_INODE
@@ -81,7 +82,7 @@ async def _serve(plan: Plan, ready: Callable[[], None]) -> None:
             adapter = Adapter(operations, Callers(), inodes)
             async with exposed(plan.options.metrics_port, adapter, cache, operations.files):
                 _mount(plan, adapter)
-                await _answer(plan, stop, ready)
+                await _answer(plan, adapter.greeted, stop, ready)
         finally:
             notifier.close()
             await operations.close()
@@ -119,25 +120,33 @@ def _mount(plan: Plan, adapter: Adapter) -> None:
         raise ConfigurationError(f"{plan.mountpoint} cannot be mounted on: {error}") from error
 
 
-async def _answer(plan: Plan, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-    """Until it is unmounted, or we are to stop; then it is unmounted."""
-    answering = asyncio.create_task(pyfuse3.main(max_tasks=TASKS_MAX))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        _tune(plan.mountpoint)
-        log.info("%s is mounted on %s", plan.source, plan.mountpoint)
-        ready()
-        await asyncio.wait([answering, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not answering.done():
-            pyfuse3.terminate()
-        await answering
-    finally:
-        stopping.cancel()
-        pyfuse3.close(unmount=True)
+async def _answer(plan: Plan, greeted: asyncio.Event, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Until it is unmounted, or we are to stop; then it is unmounted. ``greeted`` is set with the first request."""
+    with kernel_watched():
+        answering = asyncio.create_task(pyfuse3.main(max_tasks=TASKS_MAX))
+        stopping = asyncio.create_task(stop.wait())
+        greeting = asyncio.create_task(greeted.wait())
+        try:
+            await asyncio.wait([answering, stopping, greeting], return_when=asyncio.FIRST_COMPLETED)
+            if greeted.is_set():
+                _tune(plan.mountpoint)
+            log.info("%s is mounted on %s", plan.source, plan.mountpoint)
+            ready()
+            await asyncio.wait([answering, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                pyfuse3.terminate()
+            await answering
+        finally:
+            stopping.cancel()
+            greeting.cancel()
+            pyfuse3.close(unmount=True)
 
 
 def _tune(mountpoint: str) -> None:
-    """Lets the kernel ask for more at a time, where we may."""
+    """Lets the kernel ask for more at a time, where we may.
+
+    Only when it has been greeted: what is set before, it replaces by what was agreed on.
+    """
     mounted = mountpoints.mounted_at(mountpoint)
     if mounted is None:
         return

@@ -169,8 +169,11 @@ class OpenFile:
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
-    async def read(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes at ``offset``, with all that was written here; fewer at the end of the file."""
+    async def read(self, offset: int, count: int) -> bytes | memoryview:
+        """Up to ``count`` bytes at ``offset``, with all that was written here; fewer at the end of the file.
+
+        A view is good until the caller awaits anything.
+        """
         if self._unflushed.overlap(offset, offset + count) or self._is_behind(offset + count):
             async with self.lock:
                 await self.flush()

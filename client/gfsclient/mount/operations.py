@@ -401,7 +401,8 @@ class Operations:
             file.require_name(attributes)
             return self.files.add(file, access, user), attributes
 
-    async def read(self, number: int, offset: int, count: int) -> bytes:
+    async def read(self, number: int, offset: int, count: int) -> bytes | memoryview:
+        """Up to ``count`` bytes at ``offset``. A view is good until the caller awaits anything."""
         return await self.files[number].file.read(offset, count)
 
     async def write(self, number: int, offset: int, data: bytes) -> int:

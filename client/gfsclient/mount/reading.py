@@ -65,8 +65,11 @@ class FileReads:
     def attributes(self) -> Attributes:
         return self.chunks.attributes
 
-    async def read(self, offset: int, count: int) -> bytes:
-        """Up to ``count`` bytes at ``offset``; fewer at the end of the file."""
+    async def read(self, offset: int, count: int) -> bytes | memoryview:
+        """Up to ``count`` bytes at ``offset``; fewer at the end of the file.
+
+        What is shown as a view is good until the caller awaits anything: then another read may have its place.
+        """
         whole = self._whole
         if whole is not None and offset + count <= len(whole):
             return whole[offset : offset + count]
@@ -79,13 +82,13 @@ class FileReads:
                 sequence.reader.expect(offset + count)
             return data
         if sequence is None:
-            return await self._core.in_thread(self._random.read, offset, count)
+            return await self._core.in_thread(self._random.read_view, offset, count)
         self._readers.used(sequence.reader)
         async with sequence.turn:
-            ready = sequence.reader.ready(offset, count)
+            ready = sequence.reader.ready_view(offset, count)
             if ready is not None:
                 return ready
-            return await self._core.in_thread(sequence.reader.read, offset, count)
+            return await self._core.in_thread(sequence.reader.read_view, offset, count)
 
     async def _quick_read(self, offset: int, count: int) -> bytes | None:
         """The bytes, if they are easily had from the nearest replica."""
