@@ -15,6 +15,7 @@ from aiohttp import hdrs, web
 from gfsclient.filesystem import FileSystem
 from gfsgateway import rest, webhdfs
 from gfsgateway.accesslog import AccessLog
+from gfsgateway.appending import Appending
 from gfsgateway.auth import Auth, Identity
 from gfsgateway.call import Call
 from gfsgateway.config import GatewayConfig
@@ -47,6 +48,7 @@ class Gateway:
         self.users = Users(files)
         self.transfers = Transfers(config)
         self.types = ContentTypes()
+        self.appending = Appending()
         self.router = Router()
         self.measures = Measures()
         self.registry = metrics.registry(METRICS, self._measured)

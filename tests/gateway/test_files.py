@@ -5,15 +5,17 @@ import base64
 import email
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
 from blake3 import blake3
 from yarl import URL
 
+from gfsgateway.rest import writing
 from tests.cluster.harness import Cluster
-from tests.gateway.web import ask, put
+from tests.gateway.web import ask, put, until_open
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -293,11 +295,57 @@ async def test_what_is_appended_is_checked_before(http: aiohttp.ClientSession, p
     assert large.status == 413
 
 
-async def test_a_record_has_no_offset_of_the_clients_choice(http: aiohttp.ClientSession, place: str) -> None:
-    await put(http, f"{place}/log", b"one")
-    address = f"/v1/files{place}/log?append=record"
-    assert (await ask(http, "POST", address, data=b"two", headers={"Upload-Offset": "3"})).status == 400
-    assert (await ask(http, "GET", f"/v1/files{place}/log")).body == b"one"
+async def test_two_do_not_append_at_once(http: aiohttp.ClientSession, place: str, served: Cluster) -> None:
+    """Each would write over what the other has written, and both be told that all is well."""
+    address = f"/v1/files{place}/log"
+    await put(http, f"{place}/log", b"begin ")
+    is_first_in, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"first"
+        is_first_in.set()
+        await may_end.wait()
+        yield b" end"
+
+    first = asyncio.create_task(ask(http, "POST", f"{address}?append", data=slow()))
+    await is_first_in.wait()
+    await until_open(http, f"{place}/log")
+    assert (await ask(http, "POST", f"{address}?append", data=b"x")).status == 409
+    async with http.post(f"/webhdfs/v1{place}/log?op=APPEND&data=true", data=b"x") as response:
+        assert response.status == 403
+    async with aiohttp.ClientSession(served.gateway_url(2)) as other:
+        assert (await ask(other, "POST", f"{address}?append", data=b"x")).status == 409
+    may_end.set()
+    assert (await first).json == {"offset": 6, "size": 9}
+    assert (await ask(http, "POST", f"{address}?append", data=b"!")).json == {"offset": 15, "size": 1}
+    assert (await ask(http, "GET", address)).body == b"begin first end!"
+
+
+async def test_an_append_is_to_the_version_that_its_condition_names(
+    own_gateway: Callable[..., Awaitable[str]], place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = await own_gateway()
+    async with aiohttp.ClientSession(base) as session:
+        made = await put(session, f"{place}/log", b"first")
+        condition = {"If-Match": made.headers["ETag"]}
+        weigh = writing._to_append_to
+
+        async def weigh_and_change(*given: Any) -> Any:
+            weighed = await weigh(*given)
+            monkeypatch.undo()
+            assert (await ask(session, "POST", f"/v1/files{place}/log?append", data=b" second")).status == 200
+            return weighed
+
+        monkeypatch.setattr(writing, "_to_append_to", weigh_and_change)
+        late = await ask(session, "POST", f"/v1/files{place}/log?append", data=b" third", headers=condition)
+        assert late.status == 412
+        assert (await ask(session, "GET", f"/v1/files{place}/log")).body == b"first second"
+
+
+async def test_a_record_has_no_offset_of_the_callers_choice(http: aiohttp.ClientSession, place: str) -> None:
+    address = f"/v1/files{place}/log?append=record&create=true"
+    assert (await ask(http, "POST", address, data=b"x", headers={"Upload-Offset": "0"})).status == 400
+    assert (await ask(http, "GET", f"/v1/files{place}/log")).status == 404
 
 
 async def test_records_of_many_are_all_there(http: aiohttp.ClientSession, place: str) -> None:

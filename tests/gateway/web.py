@@ -38,6 +38,13 @@ async def put(http: aiohttp.ClientSession, path: str, data: Any = b"content", **
     return reply
 
 
+async def until_open(http: aiohttp.ClientSession, path: str) -> None:
+    """Waits until somebody has the file open for writing."""
+    async with asyncio.timeout(30):
+        while not (await ask(http, "GET", f"/v1/attributes{path}")).json["open_writers"]:  # noqa: ASYNC110 - a server
+            await asyncio.sleep(0.02)
+
+
 async def raw(base: str, request: bytes, half_close: bool = False, seconds: float = 30.0) -> bytes:
     """What a gateway answers to these bytes, until it closes the connection."""
     host, _, port = base.rpartition("/")[2].partition(":")

@@ -12,15 +12,18 @@ from aiohttp import hdrs, web
 from pydantic import Field
 
 from gfsclient import paths
+from gfsclient.files import File
 from gfsclient.filesystem import FileSystem
 from gfsclient.upload import Upload
 from gfsgateway import targets
+from gfsgateway.appending import IsBeingWritten
 from gfsgateway.call import Call
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
 from gfsgateway.rest.types import attributes_of
+from gfsgateway.transfer import Body
 from gfsprotocol.errors import AlreadyExists, ConditionFailed, InvalidArgument, IsADirectory, NotFound
 from gfsprotocol.ids import CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, RECORD_BYTES_MAX, REPLICATION_MAX
 from gfsprotocol.messages import Attributes
@@ -139,10 +142,9 @@ async def append(call: Call) -> web.StreamResponse:
     path = call.path()
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
     files = await call.files()
-    present = await _to_append_to(files, path, query.create, conditions)
     wanted, is_record = upload_offset(call.request), query.append == "record"
     if is_record and wanted is not None:
-        raise InvalidArgument("where a record goes is not the client's choice: it takes no Upload-Offset")
+        raise InvalidArgument("where a record goes is chosen here: Upload-Offset is for other appends")
     # What has been appended cannot be taken back, for others may have appended behind it: a body that is to be checked
     # is kept until it has come whole.
     is_kept = is_record or bool(expected)
@@ -150,37 +152,58 @@ async def append(call: Call) -> web.StreamResponse:
     data = await body.read() if is_kept else b""
     expected.update(data)
     expected.check()
-    if present is None:
-        present = await files.make_file(path, permissions=0o644)
+    made = await _to_append_to(files, path, query.create, conditions)
     if is_record:
         offset = await files.append_record(path, data, sync=True)
         return shapes.reply({"offset": offset, "size": len(data)})
-    async with call.gateway.transfers.turn() as width, await (await call.files(width)).open(path, "r+b") as file:
-        offset = await file.seek(0, 2)
-        if wanted is not None and wanted != offset:
-            headers = {"Upload-Offset": str(offset)}
-            raise HttpRefusal(HTTPStatus.CONFLICT, f"the file ends at {offset}, not at {wanted}", headers)
-        if conditions.is_any and file.attributes.inode != present.inode:
-            raise ConditionFailed("the file was replaced meanwhile")
-        if data:
-            await file.write(data)
-        async for piece in body.pieces():
-            await file.write(piece)
+    async with call.gateway.transfers.turn() as width:
+        files = await call.files(width)
+        try:
+            async with call.gateway.appending.opened(files, path) as file:
+                _check_opened(file.attributes, made, conditions)
+                offset = await _append_to(file, data, body, wanted)
+        except IsBeingWritten as error:
+            raise HttpRefusal(HTTPStatus.CONFLICT, error.message) from error
     headers = {hdrs.ETAG: shapes.etag(file.attributes), "Upload-Offset": str(offset + body.received)}
     return shapes.reply({"offset": offset, "size": body.received}, headers=headers)
 
 
+async def _append_to(file: File, data: bytes, body: Body, wanted: int | None) -> int:
+    """Where ``data``, and what still comes, begins in the file; ``wanted`` is where it is to begin."""
+    offset = await file.seek(0, 2)
+    if wanted is not None and wanted != offset:
+        headers = {"Upload-Offset": str(offset)}
+        raise HttpRefusal(HTTPStatus.CONFLICT, f"the file ends at {offset}, not at {wanted}", headers)
+    if data:
+        await file.write(data)
+    async for piece in body.pieces():
+        await file.write(piece)
+    return offset
+
+
 async def _to_append_to(files: FileSystem, path: bytes, create: bool, conditions: Conditions) -> Attributes | None:
-    """What is there; None if it is to be made. NotFound if it should be there."""
+    """The file if it was made by this."""
     try:
         found = await files.stat(path)
     except NotFound:
         conditions.check(None)
         if not create:
             raise
+    else:
+        conditions.check(found)
         return None
-    conditions.check(found)
-    return found
+    try:
+        return await files.make_file(path, permissions=0o644, exclusive=conditions.is_any)
+    except AlreadyExists as error:
+        raise ConditionFailed("another has just made the file") from error
+
+
+def _check_opened(found: Attributes, made: Attributes | None, conditions: Conditions) -> None:
+    """ConditionFailed if what was opened is not what the conditions were weighed for."""
+    if made is None:
+        conditions.check(found)
+    elif conditions.is_any and found.inode != made.inode:
+        raise ConditionFailed("the file was replaced meanwhile")
 
 
 def upload_offset(request: web.BaseRequest) -> int | None:

@@ -51,8 +51,6 @@ class WebHdfs:
     def __init__(self, config: GatewayConfig) -> None:
         self.names = Names(config)
         self.delegations = Delegations()
-        self.appending: set[int] = set()
-        """Inodes to which somebody appends just now."""
 
     async def handle(self, call: Call) -> web.StreamResponse:
         """Answers a request; errors as HDFS has them."""

@@ -1,8 +1,6 @@
 """CREATE, APPEND, TRUNCATE, CONCAT. A file that is created appears whole, when all of it has come, or not at all."""
 
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from aiohttp import web
@@ -11,6 +9,7 @@ from gfsclient import paths
 from gfsclient.filesystem import FileSystem
 from gfsclient.upload import Upload
 from gfsgateway import targets
+from gfsgateway.appending import IsBeingWritten
 from gfsgateway.rest.writing import WriteQuery, new_file, present_file
 from gfsgateway.transfer import PIECE_BYTES
 from gfsgateway.webhdfs.ask import (
@@ -112,27 +111,15 @@ async def append_data(ask: Ask) -> web.StreamResponse:
     body = call.body()
     async with call.gateway.transfers.turn() as width:
         files = await ask.files(width)
-        async with await files.open(ask.path, "r+b") as file:
-            with _alone(ask, file.attributes):
+        try:
+            async with call.gateway.appending.opened(files, ask.path) as file:
                 await file.seek(0, 2)
                 async for piece in body.pieces():
                     await file.write(piece)
-                await file.fsync()
+        except IsBeingWritten as error:
+            message = f"Failed to APPEND_FILE {ask.shown} because it is being written by another client"
+            raise HdfsRefusal(BEING_CREATED, message) from error
     return nothing()
-
-
-@contextmanager
-def _alone(ask: Ask, found: Attributes) -> Iterator[None]:
-    """HDFS has one writer per file; of two who append, one would write over what the other has written."""
-    appending = ask.service.appending
-    if found.open_writers > 1 or found.inode in appending:
-        message = f"Failed to APPEND_FILE {ask.shown} because it is being written by another client"
-        raise HdfsRefusal(BEING_CREATED, message)
-    appending.add(found.inode)
-    try:
-        yield
-    finally:
-        appending.discard(found.inode)
 
 
 async def _to_be_changed(ask: Ask, what: str) -> Attributes:

@@ -12,7 +12,7 @@ from yarl import URL
 from gfsgateway.webhdfs.checksum import FileChecksum
 from gfsgateway.webhdfs.reading import BLOCKS_MAX
 from tests.cluster.harness import Cluster
-from tests.gateway.web import raw
+from tests.gateway.web import raw, until_open
 from tests.gateway.webhdfs.conftest import WebHdfs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -152,14 +152,8 @@ async def test_two_do_not_append_at_once(webhdfs: WebHdfs) -> None:
 
     first = asyncio.create_task(append())
     await is_first_in.wait()
-    deadline = asyncio.get_running_loop().time() + 30
-    while True:  # until the first one has it open
-        async with webhdfs.http.post(address, data=b"") as response:
-            if response.status == 403:
-                assert "AlreadyBeingCreatedException" in await response.text()
-                break
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.02)
+    await until_open(webhdfs.http, f"{webhdfs.directory}/log")
+    await webhdfs.refused("POST", "/log", "APPEND", 403, "AlreadyBeingCreatedException")
     may_end.set()
     assert await first == 200
     assert await webhdfs("GET", "/log", "OPEN") == b"begin first end"
