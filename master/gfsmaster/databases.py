@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -83,11 +83,19 @@ class Database(Protocol):
     def limit_wait(self, connection: sa.Connection) -> None:
         """In this transaction, gives up waiting for a lock after CAMPAIGN_SECONDS."""
 
-    def commit(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
-        """A transaction of a commit: it ends well, or who began it closes the connection. Errors as SQLAlchemy's."""
+    def transaction(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
+        """One of those that are made all the time: it ends well, or who began it closes the connection.
 
-    def run(self, connection: sa.Connection, statement: sa.TextClause, values: dict[str, Any]) -> Any:
-        """Executes a statement of a commit: gives ``rowcount`` and ``fetchone``. Errors as SQLAlchemy has them."""
+        Its statements are made by :meth:`change` and :meth:`fetch`. Errors of all three as SQLAlchemy has them.
+        """
+
+    def change(self, connection: sa.Connection, statement: sa.TextClause, values: Mapping[str, Any]) -> int:
+        """How many rows a statement has changed."""
+
+    def fetch(
+        self, connection: sa.Connection, statement: sa.TextClause, values: Mapping[str, Any] = NO_VALUES
+    ) -> Sequence[Sequence[Any]]:
+        """All rows of an answer."""
 
     def confirm(self, connection: sa.Connection) -> None:
         """After a commit: LogFailed if it may not be as durable as it has to be."""
@@ -204,21 +212,34 @@ class SQLite:
         return str(getattr(cause, "sqlite_errorname", "")).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
     @contextlib.contextmanager
-    def commit(self, connection: sa.Connection) -> Iterator[None]:
-        """By the driver, as :meth:`run`. What did not end well the pool rolls back when the connection is closed."""
+    def transaction(self, connection: sa.Connection) -> Iterator[None]:
+        """By the driver, which keeps its statements prepared: what SQLAlchemy does besides costs more than SQLite.
+
+        What does not end well the pool rolls back when the connection is closed.
+        """
         self._execute(connection, "BEGIN")
         yield
         self._execute(connection, "COMMIT")
 
-    def run(self, connection: sa.Connection, statement: sa.TextClause, values: dict[str, Any]) -> Any:
-        """By the driver, which keeps its statements prepared: what SQLAlchemy does besides costs more than SQLite."""
-        return self._execute(connection, statement.text, values)
+    def change(self, connection: sa.Connection, statement: sa.TextClause, values: Mapping[str, Any]) -> int:
+        count, _ = self._execute(connection, statement.text, values)
+        return count
+
+    def fetch(
+        self, connection: sa.Connection, statement: sa.TextClause, values: Mapping[str, Any] = NO_VALUES
+    ) -> Sequence[Sequence[Any]]:
+        _, rows = self._execute(connection, statement.text, values)
+        return rows
 
     @staticmethod
-    def _execute(connection: sa.Connection, statement: str, values: Mapping[str, Any] = NO_VALUES) -> Any:
+    def _execute(
+        connection: sa.Connection, statement: str, values: Mapping[str, Any] = NO_VALUES
+    ) -> tuple[int, list[tuple[Any, ...]]]:
+        """How many rows were changed, and those of the answer."""
         driver: Any = connection.connection.driver_connection
         try:
-            return driver.execute(statement, values)
+            cursor = driver.execute(statement, values)
+            return cursor.rowcount, cursor.fetchall()  # SQLite goes on while they are fetched, and may fail
         except sqlite3.Error as error:
             raise DBAPIError.instance(statement, None, error, sqlite3.Error) from error
 
@@ -327,11 +348,16 @@ class PostgreSQL:
     def lock_tables(self, connection: sa.Connection) -> None:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PREPARING})")
 
-    def commit(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
+    def transaction(self, connection: sa.Connection) -> contextlib.AbstractContextManager[object]:
         return connection.begin()
 
-    def run(self, connection: sa.Connection, statement: sa.TextClause, values: dict[str, Any]) -> Any:
-        return connection.execute(statement, values)
+    def change(self, connection: sa.Connection, statement: sa.TextClause, values: Mapping[str, Any]) -> int:
+        return connection.execute(statement, values).rowcount
+
+    def fetch(
+        self, connection: sa.Connection, statement: sa.TextClause, values: Mapping[str, Any] = NO_VALUES
+    ) -> Sequence[Sequence[Any]]:
+        return connection.execute(statement, values).fetchall()
 
     def confirm(self, connection: sa.Connection) -> None:
         """When someone cancels its wait for a synchronous replica the server says "committed", and warns."""

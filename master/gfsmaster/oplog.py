@@ -21,7 +21,7 @@ and the process that asked must stop leading (``LogFailed``); it is never tried 
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +46,7 @@ from gfsprotocol.errors import (
     LogFenced,
     LogLocked,
     LogOutdated,
+    StartupError,
     UnsupportedFormat,
 )
 
@@ -57,8 +58,16 @@ READ_ROWS: Final = 1024
 READ_BYTES: Final = 4 << 20
 
 _FENCE = sa.text("UPDATE leadership SET beat = beat + 1 WHERE id = 1 AND epoch = :epoch AND holder = :holder")
-_LAST = sa.select(_log.c.last, _log.c.hash).order_by(_log.c.first.desc()).limit(1)
-_LAST_TEXT = sa.text("SELECT last, hash FROM log ORDER BY first DESC LIMIT 1")
+_LEADERSHIP = sa.text("SELECT epoch, holder, address, beat, process FROM leadership WHERE id = 1")
+_LAST = sa.text("SELECT last, hash FROM log ORDER BY first DESC LIMIT 1")
+_SIZES = sa.text(
+    "SELECT first, last, hash, length(payload) FROM log "
+    "WHERE first >= (SELECT coalesce(max(first), 0) FROM log WHERE first <= :after) ORDER BY first LIMIT :count"
+)
+"""The row that holds or precedes a record, if it is still there, and those that follow."""
+_ROWS = sa.text(
+    "SELECT first, last, epoch, hash, payload FROM log WHERE first > :after AND first <= :last ORDER BY first"
+)
 _APPEND = sa.text(
     "INSERT INTO log (first, last, epoch, hash, payload) VALUES (:first, :last, :epoch, :hash, :payload)"
 ).bindparams(sa.bindparam("hash", type_=sa.LargeBinary), sa.bindparam("payload", type_=sa.LargeBinary))
@@ -140,8 +149,8 @@ class OperationLog:
         self._where = self._database.where
         self.checkpoints = CheckpointStore(self._database, self._where)
         self._is_introduced = not self._database.names_nodes
-        self._appending: sa.Connection | None = None
-        """The connection of the last append, if that has succeeded: to get one anew costs as much as a statement."""
+        self._kept: sa.Connection | None = None
+        """The connection of the last append or read, if that has succeeded: to get one anew costs as much as either."""
 
     def close(self) -> None:
         self._disconnect()
@@ -153,6 +162,7 @@ class OperationLog:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
+        self._disconnect()  # what the pool gets back it gives out again: one session does for all
         with self._engine.connect() as connection:
             with connection.begin():
                 yield connection
@@ -199,7 +209,7 @@ class OperationLog:
             if not sa.inspect(self._engine).has_table("log"):
                 return False
             with self._engine.connect() as connection:
-                return connection.execute(_LAST).first() is not None
+                return bool(self._database.fetch(connection, _LAST))
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
 
@@ -270,12 +280,29 @@ class OperationLog:
 
     def leadership(self) -> Leadership:
         """Who leads now."""
+        with self._reading() as connection:
+            rows = self._database.fetch(connection, _LEADERSHIP)
+        if not rows:
+            raise LogFailed(f"the journal {self._where} cannot be read: it has no row that says who leads")
+        return Leadership(*rows[0])
+
+    @contextlib.contextmanager
+    def _reading(self, where: str = "", damage: type[StartupError] = LogFailed) -> Iterator[sa.Connection]:
+        """A transaction that reads. ``where`` says in an error which part, ``damage`` is raised if that is damaged."""
         try:
-            with self._engine.connect() as connection:
-                row = connection.execute(sa.select(_leadership)).one()
+            with self._database.transaction(connection := self._connect()):
+                yield connection
         except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
-        return Leadership(row.epoch, row.holder, row.address, row.beat, row.process)
+            self._disconnect()
+            failed = damage if self._database.is_damage(error) else LogFailed
+            raise failed(f"the journal {self._where} cannot be read{where}: {reason(error)}") from error
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _connect(self) -> sa.Connection:
+        self._kept = self._kept or self._engine.connect()
+        return self._kept
 
     @contextlib.contextmanager
     def _impatient(self) -> Iterator[sa.Connection]:
@@ -350,8 +377,7 @@ class OperationLog:
 
     def _fenced(self, epoch: int, batch: Batch | None = None, previous: bytes = b"") -> None:
         try:
-            connection = self._appending = self._appending or self._engine.connect()
-            with self._database.commit(connection):
+            with self._database.transaction(connection := self._connect()):
                 self._check_leads(connection, epoch)
                 if batch is not None:
                     self._check_follows(connection, batch, previous)
@@ -366,11 +392,11 @@ class OperationLog:
 
     def _check_leads(self, connection: sa.Connection, epoch: int) -> None:
         fence = {"epoch": epoch, "holder": self._node}
-        if self._database.run(connection, _FENCE, fence).rowcount != 1:
+        if self._database.change(connection, _FENCE, fence) != 1:
             raise LogFenced(f"epoch {epoch} is over, another master leads")
 
     def _disconnect(self) -> None:
-        connection, self._appending = self._appending, None
+        connection, self._kept = self._kept, None
         if connection is not None:
             connection.close()
 
@@ -382,13 +408,17 @@ class OperationLog:
             "hash": batch.hash,
             "payload": batch.payload,
         }
-        self._database.run(connection, _APPEND, row)
+        self._database.change(connection, _APPEND, row)
 
     def _check_follows(self, connection: sa.Connection, batch: Batch, previous: bytes) -> None:
-        row = self._database.run(connection, _LAST_TEXT, {}).fetchone()
-        last = (row[0], bytes(row[1])) if row is not None else (0, GENESIS_HASH)
+        last = self._last(connection)
         if last != (batch.first - 1, previous):
             raise self._outdated(batch.first - 1, last[0])
+
+    def _last(self, connection: sa.Connection) -> tuple[int, bytes]:
+        """The last record, and the hash of its row."""
+        rows = self._database.fetch(connection, _LAST)
+        return (rows[0][0], bytes(rows[0][1])) if rows else (0, GENESIS_HASH)
 
     def _outdated(self, seen: int, last: int) -> LogOutdated:
         return LogOutdated(
@@ -428,51 +458,33 @@ class OperationLog:
 
     def tail(self) -> tuple[int, bytes]:
         """The last record and the hash of its row: where :meth:`read` goes on. LogFailed if it cannot be reached."""
-        try:
-            with self._engine.connect() as connection:
-                row = connection.execute(_LAST).one_or_none()
-        except SQLAlchemyError as error:
-            raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
-        return (row.last, bytes(row.hash)) if row is not None else (0, GENESIS_HASH)
+        with self._reading() as connection:
+            return self._last(connection)
 
     def _rows(self, after: int, previous: bytes | None) -> list[Batch]:
-        try:
-            with self._engine.connect() as connection:
-                last = self._last_within_bounds(connection, after)
-                statement = sa.select(_log).where(_log.c.first > after, _log.c.first <= last).order_by(_log.c.first)
-                rows = [
-                    Batch(row.first, row.last, row.epoch, bytes(row.hash), bytes(row.payload))
-                    for row in (connection.execute(statement) if last else ())
-                ]
-                if after and previous is not None:
-                    self._check_seen(connection, after, previous, bool(rows))
-        except SQLAlchemyError as error:
-            failure = f"the journal {self._where} cannot be read after record {after}: {reason(error)}"
-            raise (LogDamaged if self._database.is_damage(error) else LogFailed)(failure) from error
-        return rows
+        with self._reading(f" after record {after}", LogDamaged) as connection:
+            # The sizes before the rows: one answer has room for so much, and PostgreSQL's driver reads all that it is
+            # asked for. A cursor in the server would do as well, and not survive its connection.
+            found = self._database.fetch(connection, _SIZES, {"after": after, "count": READ_ROWS + 1})
+            following = [row for row in found if row[0] > after]
+            if after and previous is not None:
+                self._check_seen(connection, after, previous, found[: len(found) - len(following)], bool(following))
+            last = total = 0
+            for row in following[:READ_ROWS]:
+                if total >= READ_BYTES:
+                    break
+                last, total = row[0], total + row[3]
+            rows = self._database.fetch(connection, _ROWS, {"after": after, "last": last}) if last else ()
+        return [Batch(first, last, epoch, bytes(hash), bytes(payload)) for first, last, epoch, hash, payload in rows]
 
-    @staticmethod
-    def _last_within_bounds(connection: sa.Connection, after: int) -> int:
-        """The first record of the last row that one answer has room for; 0 if there is none.
-
-        Sizes are asked for before the rows: a cursor in the server would do as well, and not survive its connection.
-        """
-        sizes = sa.select(_log.c.first, sa.func.length(_log.c.payload).label("size"))
-        last = total = 0
-        for row in connection.execute(sizes.where(_log.c.first > after).order_by(_log.c.first).limit(READ_ROWS)):
-            if total >= READ_BYTES:
-                break
-            last, total = row.first, total + row.size
-        return last
-
-    def _check_seen(self, connection: sa.Connection, after: int, previous: bytes, goes_on: bool) -> None:
+    def _check_seen(
+        self, connection: sa.Connection, after: int, previous: bytes, seen: Sequence[Sequence[Any]], goes_on: bool
+    ) -> None:
         """LogOutdated unless the row that ends with record ``after`` is there, or was trimmed and the log goes on."""
-        seen = connection.execute(_LAST.where(_log.c.first <= after)).first()
-        if seen is None and goes_on:
+        if not seen and goes_on:
             return
-        if seen is None or (seen.last, bytes(seen.hash)) != (after, previous):
-            last = connection.execute(_LAST).first()
-            raise self._outdated(after, last.last if last is not None else 0)
+        if not seen or (seen[0][1], bytes(seen[0][2])) != (after, previous):
+            raise self._outdated(after, self._last(connection)[0])
 
 
 __all__ = ["GENESIS_HASH", "LOG_FORMAT", "Batch", "Leadership", "OperationLog", "chain", "check_chain", "decode_batch"]

@@ -8,6 +8,9 @@ A chunk that may be leased is left alone: its copy would lack what is written me
 decided before it was leased is void: an order names one version, and whatever is written comes under a newer one.
 """
 
+import itertools
+import operator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,6 +56,8 @@ class Repair:
         self._cursor = 1
         self._scanned = range(0)
         """The slots that the last scan has looked at."""
+        self._uneven: set[int] = set()
+        """Those of them whose chunks were not as they should be."""
         self._queues: dict[int, dict[int, None]] = {}
         """By number of live replicas: chunk slots, in order of discovery."""
         self._running: dict[int, tuple[int, int, float]] = {}
@@ -69,24 +74,44 @@ class Repair:
 
     def scan(self, slots: int, now: float) -> None:
         """Looks at the next ``slots`` chunks."""
-        state, fleet = self._state, self._fleet
-        ids = state.chunks.ids
+        fleet, ids = self._fleet, self._state.chunks.ids
         stop = min(self._cursor + slots, len(ids))
-        inodes, replicas, alive_counts = state.chunks.inode, fleet.replicas, fleet.alive_counts
-        layout, layouts = state.inodes.layout, state.inodes.layouts.values
-        sets = fleet.sets
         self._scanned = range(self._cursor, stop)
-        for slot in self._scanned:
-            if not ids[slot]:
-                continue
-            number = replicas[slot] if slot < len(replicas) else 0
-            alive = alive_counts[number]
-            wanted = layouts[layout[inodes[slot]]][0]
-            if alive != wanted or len(sets[number]) > wanted or slot in fleet.stale or slot in fleet.corrupt:
+        self._uneven = uneven = set(itertools.compress(self._scanned, map(operator.ne, self._alive(), self._wanted())))
+        if not all(server.alive for server in fleet.servers):
+            # Only then are there sets with more members than are alive.
+            members = map(len, map(fleet.sets.__getitem__, self._numbers()))
+            uneven.update(itertools.compress(self._scanned, map(operator.gt, members, self._wanted())))
+        for bad in (fleet.stale, fleet.corrupt):
+            if bad:
+                uneven.update(bad.keys() & self._scanned)
+        if self.missing:
+            self.missing -= self.missing.intersection(self._scanned) - uneven
+        for slot in sorted(uneven):
+            if ids[slot]:
                 self.examine(slot, now)
-            elif slot in self.missing:
-                self.missing.discard(slot)
         self._cursor = stop if stop < len(ids) else 1
+
+    # Of all chunks that were scanned last, in the order of their slots. Most are as they should be, and looking at them
+    # one after the other in Python took a tenth of a leader's time: these iterators run in C.
+
+    def _numbers(self) -> Iterator[int]:
+        """Their sets of replicas; without an end, for those that nobody has reported yet are in no table."""
+        scanned = self._scanned
+        return itertools.chain(self._fleet.replicas[scanned.start : scanned.stop], itertools.repeat(0))
+
+    def _alive(self) -> Iterator[int]:
+        """How many live replicas they have; without an end."""
+        return map(self._fleet.alive_counts.__getitem__, self._numbers())
+
+    def _wanted(self) -> Iterator[int]:
+        """How many they are to have."""
+        inodes = self._state.inodes
+        replications = [replication for replication, _ in inodes.layouts.values]
+        if len(set(replications)) == 1:
+            return itertools.repeat(replications[0], len(self._scanned))
+        files = self._state.chunks.inode[self._scanned.start : self._scanned.stop]
+        return map(replications.__getitem__, map(inodes.layout.__getitem__, files))
 
     def examine(self, slot: int, now: float) -> list[Removal]:
         """Queues a chunk that has too few copies. Returns the replicas that may go, if it has enough."""
@@ -135,13 +160,10 @@ class Repair:
 
     def removals(self, slots: int, now: float) -> list[Removal]:
         """Replicas that may go: too many of what was scanned last, stale or corrupt ones of up to ``slots`` chunks."""
-        fleet = self._fleet
+        state, fleet = self._state, self._fleet
         candidates = set(list(fleet.stale)[:slots]) | set(list(fleet.corrupt)[:slots])
-        state = self._state
-        for slot in self._scanned[: max(0, len(fleet.replicas) - self._scanned.start)]:
-            if state.chunks.ids[slot] and fleet.alive_counts[fleet.replicas[slot]] > state.inodes.replication(
-                state.chunks.inode[slot]
-            ):
+        for slot in self._uneven:
+            if state.chunks.ids[slot] and fleet.alive_count(slot) > state.inodes.replication(state.chunks.inode[slot]):
                 candidates.add(slot)
         return [removal for slot in sorted(candidates) for removal in self.examine(slot, now)]
 

@@ -11,7 +11,7 @@ from gfsmaster.fleet import REPLICA, Fleet
 from gfsmaster.granting import Granting, Limits
 from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.orders import Orders
-from gfsmaster.repair import Repair
+from gfsmaster.repair import Removal, Repair
 from gfsmaster.servers import Server
 from gfsprotocol import messages as msg
 from gfsprotocol.ids import GIB
@@ -261,6 +261,49 @@ def test_what_a_server_was_to_copy_is_copied_elsewhere_when_it_dies() -> None:
     cluster.repair.scan(1000, cluster.now)
     [again] = cluster.repair.plan(cluster.now, 10)
     assert again.target is not copy.target
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_scan_looks_closely_at_every_chunk_that_is_not_as_it_should_be_and_at_no_other(data: st.DataObject) -> None:
+    cluster = Cluster(4, files=8, replication=2)
+    fleet = cluster.fleet
+    last = data.draw(st.integers(2, 3), label="replication of the last one")
+    cluster.machine.do(msg.SetReplication(b"/7", replication=last))
+    for slot in cluster.slots[: data.draw(st.integers(0, 8), label="reported")]:
+        members = data.draw(st.sets(st.integers(0, 3)), label="members")
+        fleet.set_members(slot, [cluster.servers[number] for number in members])
+    for mark in ("corrupt", "stale", "missing"):
+        for slot in data.draw(st.sets(st.sampled_from(cluster.slots)), label=mark):
+            match mark:
+                case "corrupt":
+                    fleet.corrupt[slot] = {0}
+                case "stale":
+                    fleet.stale[slot] = {1: 0}
+                case _:
+                    cluster.repair.missing.add(slot)
+    if data.draw(st.booleans(), label="one is dead"):
+        cluster.die(cluster.servers[3])
+    uneven = {
+        slot
+        for slot, wanted in zip(cluster.slots, [2] * 7 + [last], strict=True)
+        if fleet.alive_count(slot) != wanted
+        or len(fleet.all_holders(slot)) != wanted
+        or slot in fleet.corrupt
+        or slot in fleet.stale
+    }
+    examined: list[int] = []
+    examine = cluster.repair.examine
+
+    def note(slot: int, now: float) -> list[Removal]:
+        examined.append(slot)
+        return examine(slot, now)
+
+    cluster.repair.examine = note  # type: ignore[method-assign]
+    for _ in range(3):
+        cluster.repair.scan(3, cluster.now)
+    assert examined == sorted(uneven)
+    assert cluster.repair.missing == {slot for slot in cluster.slots if not fleet.alive_count(slot)}
 
 
 steps = st.lists(
