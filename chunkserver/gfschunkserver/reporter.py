@@ -6,8 +6,10 @@ and reports everything again.
 
 import asyncio
 import logging
+import math
 import random
 import struct
+import threading
 import time
 from concurrent.futures import Future
 from typing import Final
@@ -38,6 +40,8 @@ STORED_PER_HEARTBEAT_MAX: Final = 20_000
 CONNECT_SECONDS: Final = 3.0
 REPLY_SECONDS: Final = 10.0
 COALESCE_SECONDS: Final = 0.05
+SPACING_SECONDS: Final = 0.25
+"""What changes in a stream is told so often; the leader knows of new replicas since it has placed them."""
 BACKOFF_SECONDS: Final = 0.2
 BACKOFF_SECONDS_MAX: Final = 5.0
 REFUSED_SECONDS: Final = 30.0
@@ -59,7 +63,12 @@ class MasterLink:
         self.finished: list[m.OrderResult] = []
         self.is_urgent = False
         """Whether the next heartbeat cannot wait."""
+        self.told_at = -math.inf
+        """When the last heartbeat was sent, in monotonic seconds."""
         self.wake = asyncio.Event()
+        """There is something to tell."""
+        self.hurry = asyncio.Event()
+        """There is something that cannot wait for more."""
 
     def handle(self, peer: rpc.Peer, request: m.Request) -> None:  # noqa: ARG002
         """rpc.Service: masters ask nothing of chunk servers."""
@@ -70,6 +79,7 @@ class MasterLink:
         if isinstance(body, m.Leading):
             self.is_urgent = True
             self.wake.set()
+            self.hurry.set()
 
 
 class Reporter:
@@ -92,6 +102,9 @@ class Reporter:
         self._rack = rack
         self._heartbeat_seconds = heartbeat_seconds
         self._links = [MasterLink(address) for address in masters]
+        self._noted: set[int] = set()
+        """Chunks that changed and that no link was told of yet."""
+        self._noting = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self._confirmations: set[asyncio.Task[None]] = set()
@@ -123,17 +136,26 @@ class Reporter:
 
     def note(self, chunk: int) -> None:
         """The chunk's replica came, went, changed or turned bad. From any thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._note, chunk)
+        with self._noting:
+            is_first = not self._noted
+            self._noted.add(chunk)
+        if is_first and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake_links)
 
     def confirm_grant(self, chunk: int, version: int, length: int) -> "Future[None]":
         """See :class:`~gfschunkserver.engine.Leader`. Unreachable if no leader answers in time."""
         return asyncio.run_coroutine_threadsafe(self._confirm(chunk, version, length), self._loop)
 
-    def _note(self, chunk: int) -> None:
+    def _wake_links(self) -> None:
         for link in self._links:
-            link.changed.add(chunk)
             link.wake.set()
+
+    def _collect(self) -> None:
+        """Takes what was noted for all links; whatever is noted from now on wakes them again."""
+        with self._noting:
+            noted, self._noted = self._noted, set()
+        for link in self._links:
+            link.changed.update(noted)
 
     async def _confirm(self, chunk: int, version: int, length: int) -> None:
         task = asyncio.current_task()
@@ -235,13 +257,16 @@ class Reporter:
         if epoch != link.epoch:
             link.epoch = 0
         if epoch:
-            await asyncio.to_thread(self._store.obey, epoch)
+            if epoch != self._store.highest_epoch:
+                await asyncio.to_thread(self._store.obey, epoch)
             self._engine.access.heard(epoch, token_clock_ms)
             link.epoch = epoch
 
     async def _heartbeat(self, link: MasterLink, peer: rpc.Peer) -> None:
         link.is_urgent = False
         usage = await asyncio.to_thread(self._store.usage)
+        link.told_at = self._loop.time()
+        self._collect()
         chunks = list(link.changed)[:STORED_PER_HEARTBEAT_MAX]
         finished = tuple(link.finished[:STORED_PER_HEARTBEAT_MAX])
         link.changed.difference_update(chunks)
@@ -279,18 +304,21 @@ class Reporter:
             if link.epoch == reply.epoch:
                 link.finished.append(result)
                 link.wake.set()
+                link.hurry.set()
 
         self._orders.take(reply.epoch, reply.orders, finished)
 
     async def _rest(self, link: MasterLink, seconds: float) -> None:
         """Until the next heartbeat is due, or something happened; what happens together is told together."""
+        self._collect()
         if not link.changed and not link.finished and not link.is_urgent:
             link.wake.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await link.wake.wait()
-            except TimeoutError:
+            if not await _set_within(link.wake, seconds):
                 return
+        if not link.finished and not link.is_urgent:
+            link.hurry.clear()
+            spacing = min(SPACING_SECONDS, seconds) - COALESCE_SECONDS
+            await _set_within(link.hurry, link.told_at + spacing - self._loop.time())
         await asyncio.sleep(COALESCE_SECONDS)
 
     def _pack(self, chunks: list[int]) -> tuple[bytes, list[int]]:
@@ -304,3 +332,15 @@ class Reporter:
             else:
                 packed += REPLICA.pack(chunk, replica.version, replica.length)
         return bytes(packed), absent
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether the event is set before the time is over; at once if there is none."""
+    if seconds <= 0:
+        return event.is_set()
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

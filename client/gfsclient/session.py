@@ -20,6 +20,7 @@ ACK_SECONDS: Final = 6.0
 ACK_SECONDS_PER_MEMBER: Final = 2.0
 SYNC_SECONDS: Final = 30.0
 LAST_WORDS_SECONDS: Final = 0.5
+IDLE_BUFFERS_MAX: Final = 32
 
 
 class Packet:
@@ -48,8 +49,21 @@ class Packet:
         return memoryview(self.buffer or b"")[: self.length]
 
 
-def new_buffer() -> bytearray:
-    return bytearray(PACKET_BYTES)
+def take_buffer() -> bytearray:
+    """A buffer of PACKET_BYTES, with some earlier packet's bytes in it."""
+    try:
+        return _idle_buffers.pop()
+    except IndexError:
+        return bytearray(PACKET_BYTES)
+
+
+def give_back_buffer(buffer: bytearray) -> None:
+    """For the next packet of any file: a new one costs more than to write a small file into it."""
+    if len(_idle_buffers) < IDLE_BUFFERS_MAX:
+        _idle_buffers.append(buffer)
+
+
+_idle_buffers: list[bytearray] = []
 
 
 class WriteSession:

@@ -14,7 +14,7 @@ from typing import Final
 from gfsclient.chunkstream import ChunkStream
 from gfsclient.core import Core
 from gfsclient.leases import FirstLease
-from gfsclient.session import Packet, new_buffer
+from gfsclient.session import Packet, give_back_buffer, take_buffer
 from gfsclient.syncing import UnsyncedChunk
 from gfsprotocol import bulk
 from gfsprotocol.errors import DeadlineExceeded, FileTooLarge, GfsError, StaleHandle
@@ -24,8 +24,6 @@ from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close
 CHUNKS_ACTIVE_MAX: Final = 3
 STREAMS_KEPT_MAX: Final = 256
 """Chunks whose leases and unsynced state are remembered; beyond them the file is synced."""
-BUFFERS_KEPT: Final = 2
-"""Of a file that is open and flushed."""
 CLOSE_SECONDS: Final = 5.0
 """How long a writer that has failed tries to tell the master."""
 
@@ -119,7 +117,7 @@ class FileWriter:
                     return self._free.pop()
                 if self._buffers < self._core.config.write_window_packets:
                     self._buffers += 1
-                    return new_buffer()
+                    return take_buffer()
                 self._check()
                 self._changed.wait()
 
@@ -210,17 +208,19 @@ class FileWriter:
         self._record(None)
 
     def _trim(self) -> None:
-        """Lets go of buffers: very many files may be open for writing, and most have been written to long ago."""
+        """Gives buffers back: very many files may be open for writing, and most have been written to long ago."""
         with self._changed:
             for stream in self._streams.values():
                 self._free.extend(stream.free)
                 stream.free.clear()
-            self._buffers -= len(self._free[BUFFERS_KEPT:])
-            del self._free[BUFFERS_KEPT:]
+            self._buffers -= len(self._free)
+            while self._free:
+                give_back_buffer(self._free.pop())
 
     def close(self, modified_ns: int = 0) -> Attributes:
         """Makes all durable and recorded, and ends the registration as a writer; what the file is like then."""
         self.settle()
+        self._trim()
         return self._end(Close(self.inode, self._recordable(), -1, modified_ns), None)
 
     @property

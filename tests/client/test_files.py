@@ -158,6 +158,16 @@ async def test_memory_of_a_writer_is_bounded_whatever_it_writes(small_cluster):
     assert max(held) <= 4
 
 
+async def test_a_file_that_is_flushed_holds_no_buffers(small_cluster):
+    cluster = await small_cluster()
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    await cluster.files._core.in_thread(handle.write, b"small")
+    assert handle._writer._buffers == 1
+    await cluster.files._core.in_thread(handle.flush)
+    assert handle._writer._buffers == 0
+    await cluster.files._core.in_thread(handle.close)
+
+
 async def test_a_read_after_the_own_truncation_ends_where_the_file_does(small_cluster):
     files = (await small_cluster()).files
     async with await files.open("/a", "w+b") as file:
