@@ -169,6 +169,16 @@ class OpenFile:
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
+    def fetched(self) -> bytes | None:
+        """When it was just opened for reading, and was not open before: all that it holds, if it was fetched ahead.
+
+        None if others have changed it since the master was asked at that open.
+        """
+        reads = self._reads
+        if reads is None or self.writer is not None or len(self.handles) != 1:
+            return None
+        return reads.whole if self._cache.is_fresh(self.inode, self._located_at) else None
+
     async def read(self, offset: int, count: int) -> bytes | memoryview:
         """Up to ``count`` bytes at ``offset``, with all that was written here; fewer at the end of the file.
 
