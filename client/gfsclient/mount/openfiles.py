@@ -188,9 +188,11 @@ class OpenFile:
             async with self.lock:
                 await self.flush()
         reads = self._reads
-        if reads is None or not self._cache.is_fresh(self.inode, self._located_at):
+        is_fresh = reads is not None and self._cache.is_fresh(self.inode, self._located_at)
+        if reads is None or not is_fresh:
             reads = await self._locate()
-        if self._cache.is_fresh(self.inode, self._located_at):
+            is_fresh = self._cache.is_fresh(self.inode, self._located_at)
+        if is_fresh:
             # The kernel asks for whole pages. Where the file ends is known, the reader need not ask the master again.
             count = max(0, min(count, reads.attributes.size - offset))
         return await reads.read(offset, count) if count else b""
