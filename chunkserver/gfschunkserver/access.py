@@ -1,5 +1,6 @@
 """Who may do what: tokens and grants checked against the cluster's key, the leader's clock and the epoch fence."""
 
+import functools
 import threading
 import time
 from typing import Final
@@ -12,6 +13,7 @@ from gfsprotocol.messages import Grant
 
 RENEWALS_UNSEEN: Final = 2
 """A session renews its lease once before the end, and may have nothing to send any more; one more for slow clients."""
+TOKENS_KEPT_MAX: Final = 1024
 
 
 class Access:
@@ -19,6 +21,8 @@ class Access:
 
     def __init__(self, secret: bytes, store: Store) -> None:
         self._key = tokens.token_key(secret)
+        # A token is read with again and again; what does not change is whether it is genuine, and what it says.
+        self._open_read = functools.lru_cache(TOKENS_KEPT_MAX)(functools.partial(tokens.open_read, self._key))
         self._store = store
         self._clock = tokens.TokenClock()
         self._lock = threading.Lock()
@@ -30,7 +34,7 @@ class Access:
 
     def check_read(self, blob: bytes, chunk: int) -> None:
         """TokenRefused unless ``blob`` allows reading the chunk now."""
-        token = tokens.open_read(self._key, blob)
+        token = self._open_read(blob)
         if token.chunk != chunk:
             raise TokenRefused(f"the read token is for chunk {token.chunk:x}, not for {chunk:x}")
         with self._lock:

@@ -72,6 +72,15 @@ class Servers:
             with self._lock:
                 self._avoided_until.pop(server, None)
 
+    def first(self, servers: tuple[int, ...], chunk: int) -> int | None:
+        """The first of :meth:`in_order`; None if there are none."""
+        if not servers:
+            return None
+        nearest = servers[chunk % len(servers)]
+        if nearest not in self._avoided_until:
+            return nearest
+        return self.in_order(servers, chunk)[0]
+
     def in_order(self, servers: tuple[int, ...], chunk: int) -> list[int]:
         """Whom to ask for ``chunk``: readers of one chunk agree (one page cache is warm), those of others spread."""
         if not servers:

@@ -140,23 +140,35 @@ class QuickReads:
         """Whom to ask for these bytes; None if it cannot be done in this way."""
         if self._is_closed or not location.chunk or count > QUICK_BYTES_MAX or start + count > location.length:
             return None
-        servers = self._core.servers.in_order(location.servers, location.chunk)
-        return self._core.servers.address(servers[0]) if servers else None
+        server = self._core.servers.first(location.servers, location.chunk)
+        return self._core.servers.address(server) if server is not None else None
 
     async def _ask(self, address: ServerAddress, headers: list[bulk.Read], seconds: float) -> list[bytes | None]:
-        line = None
-        answers: list[_Answer] = [None] * len(headers)
+        begun = self._core.loop.time()
+        line = self._idle_line(address)
+        if line is None:
+            try:
+                async with asyncio.timeout(seconds):
+                    line = await self._line(address)
+            except TimeoutError:
+                line = None
+        if line is None or line.is_lost:
+            return [None] * len(headers)
+        futures = line.ask(*headers)
+        # Who closes a connection answers what waits on it: no task need be cancelled.
+        too_late = self._core.loop.call_at(begun + seconds, line.close)
         try:
-            async with asyncio.timeout(seconds):
-                line = await self._line(address)
-                if line is not None and not line.is_lost:
-                    futures = line.ask(*headers)
-                    for number, future in enumerate(futures):
-                        answers[number] = await future
-        except TimeoutError:
-            if line is not None:
-                line.close()
-        return [_good(header, answer) for header, answer in zip(headers, answers, strict=True)]
+            return [_good(header, await future) for header, future in zip(headers, futures, strict=True)]
+        finally:
+            too_late.cancel()
+
+    def _idle_line(self, address: ServerAddress) -> _Line | None:
+        """A connection on which nothing waits, if there is one."""
+        if not self._is_closed:
+            for line in self._lines.get(address.server, ()):
+                if not line and not line.is_lost:
+                    return line
+        return None
 
     async def _line(self, address: ServerAddress) -> _Line | None:
         """A connection that can take one more request; None if there is none."""

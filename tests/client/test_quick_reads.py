@@ -112,3 +112,14 @@ async def test_a_server_that_hangs_or_is_gone_is_not_waited_for(scene: Scene) ->
         go_on.set()
     scene.server.kill()
     assert await scene.read(0, 100) is None
+
+
+async def test_the_nearest_server_is_the_one_that_is_asked_first_by_all(scene: Scene) -> None:
+    servers = scene.cluster.files._core.servers
+    for chunk in range(6):
+        assert servers.first((5, 6, 7), chunk) == servers.in_order((5, 6, 7), chunk)[0]
+    servers.failed(6)
+    assert [servers.first((5, 6, 7), chunk) for chunk in range(3)] == [5, 7, 7]
+    servers.worked(6)
+    assert servers.first((5, 6, 7), 1) == 6
+    assert servers.first((), 1) is None

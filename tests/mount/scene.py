@@ -26,9 +26,15 @@ class NotedKernel:
         self.inodes: list[int] = []
         self.entries: list[tuple[int, bytes]] = []
         self.expired: list[int] = []
+        self.stored: dict[int, bytes] = {}
+        """What was put into the pages of a file."""
 
     def expire_attributes(self, inode: int) -> None:
         self.expired.append(inode)
+
+    def store(self, inode: int, data: bytes) -> bool:
+        self.stored[inode] = data
+        return True
 
     def drop_inode(self, inode: int) -> None:
         self.inodes.append(inode)

@@ -117,6 +117,61 @@ async def test_small_files_are_read_ahead_and_still_seen_as_they_are_at_open() -
             assert await there.content(inodes[name]) == b"changed by another"
 
 
+async def test_what_was_read_ahead_is_put_into_the_kernels_pages_at_an_open() -> None:
+    async with mounts(2) as (_, [here, there]):
+        inodes = await with_files(here)
+        for name in NAMES[:3]:
+            await look_up(there, name)
+        await settled(there)
+        for name in NAMES[:4]:
+            await there.content(inodes[name])
+            await settled(there)
+        operations = there.operations
+        stored = there.kernel.stored
+        assert not stored
+        await look_up(there, b"05")
+        first, is_kept = await operations.open(inodes[b"05"], os.O_RDONLY, ROOT)
+        assert (is_kept, stored) == (True, {inodes[b"05"]: b"content of 05"})
+        # Whoever opens it now may be reading: the kernel may have locked its pages until that is answered.
+        stored.clear()
+        there.cache.drop_pages(inodes[b"05"])
+        second, is_kept = await operations.open(inodes[b"05"], os.O_RDONLY, ROOT)
+        assert (is_kept, stored) == (False, {})
+        await there.finish(first)
+        await there.finish(second)
+        # The kernel would ask how long it is, and has not been told.
+        third, is_kept = await operations.open(inodes[b"06"], os.O_RDONLY, ROOT)
+        assert (is_kept, stored) == (False, {})
+        assert await operations.read(third, 0, 100) == b"content of 06"
+        await there.finish(third)
+
+
+async def test_what_others_change_while_it_is_opened_is_not_put_into_the_kernels_pages() -> None:
+    async with mounts(2) as (_, [here, there]):
+        inodes = await with_files(here)
+        for name in NAMES[:3]:
+            await look_up(there, name)
+        await settled(there)
+        for name in NAMES[:4]:
+            await there.content(inodes[name])
+            await settled(there)
+        await look_up(there, b"05")
+        inode = inodes[b"05"]
+        expect = there.masters.expect
+
+        async def overtaken(body: msg.RequestBody, *arguments: object, **named: object) -> object:
+            answer = await expect(body, *arguments, **named)  # type: ignore[arg-type, var-annotated]
+            if isinstance(body, msg.Locate):
+                there.watcher.clock += 1
+                there.watcher._inodes.note(inode, there.watcher.clock)
+            return answer
+
+        there.masters.expect = overtaken  # type: ignore[method-assign, assignment]
+        number, is_kept = await there.operations.open(inode, os.O_RDONLY, ROOT)
+        assert (is_kept, there.kernel.stored) == (False, {})
+        await there.finish(number)
+
+
 async def test_jumping_about_in_a_large_directory_fetches_nothing_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "PAGE_ENTRIES", 4)
     monkeypatch.setattr(ahead, "ENTRIES_PER_HIT", 0)

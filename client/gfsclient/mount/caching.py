@@ -41,6 +41,12 @@ class Kernel(Protocol):
     def expire_attributes(self, inode: int) -> None:
         """At once, the others soon."""
 
+    def store(self, inode: int, data: bytes) -> bool:
+        """Puts bytes from the file's beginning on into its pages; whether all of them are there.
+
+        Only while no program has the file open: the kernel may wait for us with a page locked else.
+        """
+
     def drop_inode(self, inode: int) -> None: ...
     def drop_entry(self, directory: int, name: bytes) -> None: ...
 
@@ -145,6 +151,14 @@ class KernelCache:
         is_same = self._pages.get(attributes.inode) == content
         self.pages_are_of(attributes)
         return is_same
+
+    def fills_pages(self, attributes: Attributes, data: bytes) -> bool:
+        """At the first open of a file, after :meth:`pages_are_good`: puts all that it holds into the kernel's pages.
+
+        Whether that was done. The kernel has to know how long the file is: it would have to ask for that again.
+        """
+        is_known = self._inodes.get(attributes.inode) == content_of(attributes)
+        return is_known and len(data) == attributes.size and self._kernel.store(attributes.inode, data)
 
     def pages_are_of(self, attributes: Attributes) -> None:
         """The pages in the kernel are the content that these attributes belong to."""

@@ -39,6 +39,18 @@ class Notifier:
         except OSError as error:
             log.debug("the kernel does not know inode %d: %s", inode, error)
 
+    def store(self, inode: int, data: bytes) -> bool:
+        """Puts bytes from the file's beginning on into its pages, before this returns; whether all are there.
+
+        The kernel waits only for pages that are being read, of which a file that is not open has none.
+        """
+        try:
+            pyfuse3.notify_store(self._shown(inode), 0, data)
+        except OSError as error:
+            log.debug("the kernel does not take the pages of inode %d: %s", inode, error)
+            return False
+        return True
+
     def drop_inode(self, inode: int) -> None:
         """Attributes and pages."""
         self._put((inode, None))

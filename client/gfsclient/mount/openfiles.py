@@ -169,6 +169,16 @@ class OpenFile:
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
+    def fetched(self) -> bytes | None:
+        """When it was just opened for reading, and was not open before: all that it holds, if it was fetched ahead.
+
+        None if others have changed it since the master was asked at that open.
+        """
+        reads = self._reads
+        if reads is None or self.writer is not None or len(self.handles) != 1:
+            return None
+        return reads.whole if self._cache.is_fresh(self.inode, self._located_at) else None
+
     async def read(self, offset: int, count: int) -> bytes | memoryview:
         """Up to ``count`` bytes at ``offset``, with all that was written here; fewer at the end of the file.
 
@@ -178,9 +188,11 @@ class OpenFile:
             async with self.lock:
                 await self.flush()
         reads = self._reads
-        if reads is None or not self._cache.is_fresh(self.inode, self._located_at):
+        is_fresh = reads is not None and self._cache.is_fresh(self.inode, self._located_at)
+        if reads is None or not is_fresh:
             reads = await self._locate()
-        if self._cache.is_fresh(self.inode, self._located_at):
+            is_fresh = self._cache.is_fresh(self.inode, self._located_at)
+        if is_fresh:
             # The kernel asks for whole pages. Where the file ends is known, the reader need not ask the master again.
             count = max(0, min(count, reads.attributes.size - offset))
         return await reads.read(offset, count) if count else b""

@@ -383,9 +383,15 @@ class Operations:
             raise
         self._remembered.confirm(attributes)
         is_kept = self._cache.pages_are_good(attributes)
+        is_kept = self._fills_pages(handle, attributes) or is_kept
         if not attributes.links:
             await self._holding.hold(inode)
         return handle.number, is_kept
+
+    def _fills_pages(self, handle: Handle, attributes: Attributes) -> bool:
+        """The kernel need not ask for what was fetched ahead; it may have dropped its pages, which nobody tells us."""
+        data = None if handle.access.writes else handle.file.fetched()
+        return data is not None and self._cache.fills_pages(attributes, data)
 
     async def _open(self, inode: int, access: Access, user: User) -> tuple[Handle, Attributes]:
         async with self.files.using(inode) as file:

@@ -58,7 +58,7 @@ class FileReads:
         self._readers = readers
         self._sequences: list[_Sequence] = []
         self._random = FileReader(core, self.chunks)
-        self._whole = readers.ahead.take(located.attributes)
+        self.whole = readers.ahead.take(located.attributes)
         """The file, if it is small and was fetched ahead."""
 
     @property
@@ -70,7 +70,7 @@ class FileReads:
 
         What is shown as a view is good until the caller awaits anything: then another read may have its place.
         """
-        whole = self._whole
+        whole = self.whole
         if whole is not None and offset + count <= len(whole):
             return whole[offset : offset + count]
         sequence = self._sequence(offset)

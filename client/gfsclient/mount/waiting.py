@@ -7,8 +7,15 @@ what a small request costs. Here the descriptor stays watched.
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 import pyfuse3.asyncio
+
+UNTAKEN_MAX: Final = 3
+"""So often in a row a request is told of that nobody takes, until the descriptor is not watched any more.
+
+The next task to wait needs a turn of the event loop, and by then a fast program has asked again.
+"""
 
 
 class KernelWatch:
@@ -22,6 +29,7 @@ class KernelWatch:
         self._descriptor = -1
         """Watched; -1 if none is."""
         self._waiter: asyncio.Future[None] | None = None
+        self._untaken = 0
 
     async def wait_readable(self, fd: int) -> None:
         """Returns when there is a request; raises ClosedResourceError when there will be none any more."""
@@ -50,8 +58,11 @@ class KernelWatch:
 
     def _readable(self) -> None:
         if self._waiter is None:
-            self.stop()  # all tasks are busy: the event loop would do nothing else than tell us so
+            self._untaken += 1
+            if self._untaken >= UNTAKEN_MAX:
+                self.stop()  # all tasks are busy: the event loop would do nothing else than tell us so
         elif not self._waiter.done():
+            self._untaken = 0
             self._waiter.set_result(None)
 
 
