@@ -45,8 +45,8 @@ async def list_status(ask: Ask) -> web.StreamResponse:
     first, is_more = await anext(pages)
     if not is_more:
         return answer({"FileStatuses": {"FileStatus": first}})
+    # Without a length it goes in chunks; for HTTP/1.0, which has none, until the connection ends.
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    response.enable_chunked_encoding()
     await response.prepare(ask.call.request)
     sender = ask.call.sender(response)
     await sender.write(b'{"FileStatuses": {"FileStatus": [' + _joined(first))
