@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import cluster
@@ -55,10 +55,20 @@ def _run_locust(options: argparse.Namespace, config: Path) -> int:
     # Greenlets everywhere would be in the client library's way: its threads are threads.
     environment = os.environ | {"GFS_CONFIG": str(config), "LOCUST_SKIP_MONKEY_PATCH": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(FOLDER.parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run([*command, *options.users], env=environment, check=False)
+    code = run([*command, *options.users], environment)
     if not options.ui:
         print(f"the report: {results / stamp}.html")
-    return done.returncode
+    return code
+
+
+def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Runs a program to its end, which on Ctrl-C it makes itself: the terminal has told it, too. Its exit code."""
+    with subprocess.Popen(command, env=environment) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def _gateways(directory: Path) -> list[str]:

@@ -19,6 +19,7 @@ from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 from locust import User, between, task
 from locust.exception import RescheduleTask
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from gfsprotocol.errors import GfsError
 from loadtests.content import WrongContent, check, content
@@ -133,8 +134,9 @@ class StoreUser(User):
             self._report(name, time.perf_counter() - begun, 0, error)
             raise RescheduleTask from error
         except GreenletExit:
-            # Who is not given any time to end, as by locust without --stop-timeout, has done nothing wrong.
-            if self.environment.stop_timeout:
+            # Asked to end, and given all of --stop-timeout for it. Who is ended at once has waited for nothing: locust
+            # takes a user that has just begun with something for one that rests, and without that option it takes all.
+            if self._state == LOCUST_STATE_STOPPING:
                 self._report(name, time.perf_counter() - begun, 0, Unanswered())
             raise
         self._report(name, seconds, length, None)

@@ -1,6 +1,7 @@
 """The description of the interface is true: it is valid, readable, and what it says happens."""
 
 import importlib
+import inspect
 import re
 from typing import Any
 
@@ -27,6 +28,13 @@ async def test_the_document_and_the_page(http: aiohttp.ClientSession) -> None:
     text = page.body.decode()
     assert page.headers["Content-Type"].startswith("text/html") and not re.search(r"src=|href=|@import|url\(", text)
     assert all(f"<code>{endpoint.path}</code>" in text for endpoint in ENDPOINTS)
+    models = {
+        each for endpoint in ENDPOINTS for each in (endpoint.body, *endpoint.answers.values()) if inspect.isclass(each)
+    }
+    for model in models:
+        assert all(f"<td>{name}</td>" in text for name in model.model_fields), f"{model.__name__} is not explained"
+    headers = {name for endpoint in ENDPOINTS for name in (*endpoint.request_headers, *endpoint.response_headers)}
+    assert not re.search(r"<td>header</td><td></td>", text), f"a header of {headers} has no meaning"
 
 
 def test_operations_have_names_of_their_own() -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -74,6 +75,39 @@ def test_the_page_names_every_class_and_every_shape() -> None:
     kinds, protocols = {kind for _, kind, _ in classes}, {protocol for _, _, protocol in classes}
     assert {name for name, _, _ in classes} == {f"{protocol}{kind}" for kind in kinds for protocol in protocols}
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == {*kinds, *protocols, *SHAPES}
+
+
+_INTERRUPTED = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    print("ready", flush=True)
+    signal.pause()
+except KeyboardInterrupt:
+    raise SystemExit(3)
+"""
+_RUNNING = f"""
+import os, signal, sys
+from loadtests.__main__ import run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(run([sys.executable, "-c", {_INTERRUPTED!r}], os.environ))
+"""
+
+
+@pytest.mark.slow
+def test_locust_ends_by_itself_when_it_is_interrupted() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _RUNNING],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None and running.stderr is not None
+        assert running.stdout.readline() == "ready\n"
+        os.killpg(running.pid, signal.SIGINT)
+        assert running.wait(60) == 3 and running.stderr.read() == ""
 
 
 def _locust(tmp_path: Path, *arguments: str, **variables: str) -> tuple[int, str]:

@@ -23,7 +23,7 @@ AbsolutePath = Annotated[
         {"type": "string", "maxLength": PATH_BYTES_MAX, "pattern": "^/", "description": "An absolute path."}
     ),
 ]
-UserNumber = Annotated[int, Field(ge=0, lt=2**32)]
+UserNumber = Annotated[int, Field(ge=0, lt=2**32, description="A number, as the file system has users and groups.")]
 Mode = Annotated[str, Field(pattern="^[0-7]{1,4}$", description="Permission bits, octal.")]
 TimeNs = Annotated[int, Field(ge=-(2**62), le=2**62, description="Nanoseconds since the epoch.")]
 Base64 = Annotated[str, Field(max_length=XATTR_VALUE_BYTES_MAX * 2, pattern="^[A-Za-z0-9+/]*={0,2}$")]
@@ -114,7 +114,7 @@ class AttributesBody(Input):
     gid: UserNumber | None = None
     accessed_ns: TimeNs | None = None
     modified_ns: TimeNs | None = None
-    replication: int | None = Field(None, ge=1, le=REPLICATION_MAX)
+    replication: int | None = Field(None, ge=1, le=REPLICATION_MAX, description="Copies of each chunk.")
     xattrs: dict[_XattrName, Base64 | None] = Field(
         {}, max_length=100, description="Extended attributes to set, in base64, or, with null, to remove."
     )

@@ -1,9 +1,8 @@
-"""The OpenAPI 3.1 document, made of the endpoints' table and the models, and a page that people can read."""
+"""The OpenAPI 3.1 document, made of the endpoints' table and the models."""
 
 import json
 import re
 from collections.abc import Iterable
-from html import escape
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -14,7 +13,7 @@ from gfsgateway.call import Call
 from gfsgateway.problems import CONTENT_TYPE
 from gfsgateway.rest import models
 from gfsgateway.rest.endpoint import CONTENT, DOCUMENT, BodyKind, Endpoint
-from gfsprotocol.errors import ERRORS_BY_CODE, GfsError
+from gfsgateway.rest.page import page
 
 _REFERENCE: Final = "#/components/schemas/{model}"
 _PARAMETERS: Final = {
@@ -23,6 +22,26 @@ _PARAMETERS: Final = {
     "id": ("Of the upload.", {"type": "string"}),
     "inode": ("Of the entry.", {"type": "integer", "minimum": 1}),
 }  # fmt: skip
+_HEADERS: Final = {
+    hdrs.ACCEPT_RANGES: "bytes: ranges of the file can be asked for.",
+    "Content-Digest": "A digest of the body, which is checked: sha-256=:BASE64: or blake3=:BASE64:.",
+    hdrs.CONTENT_DISPOSITION: "Kept with the file, and sent with it.",
+    hdrs.CONTENT_TYPE: "Kept with the file, and sent with it; without it, the name decides.",
+    hdrs.ETAG: "The version of the file; every change makes another.",
+    hdrs.IF_MATCH: "Only if the file is one of these versions; *: if it is there. Else 412.",
+    hdrs.IF_MODIFIED_SINCE: "Only if the file was changed after that. Else 304.",
+    hdrs.IF_NONE_MATCH: "Only if the file is none of these versions; *: if it is not there. Else 304 or 412.",
+    hdrs.IF_RANGE: "The ranges only if the file is still this version, else all of it.",
+    hdrs.IF_UNMODIFIED_SINCE: "Only if the file was not changed after that. Else 412.",
+    hdrs.LAST_MODIFIED: "When the content was changed last.",
+    hdrs.LOCATION: "Where it is now.",
+    hdrs.RANGE: "bytes=0-99, bytes=100-, bytes=-100, or several with commas.",
+    "Repr-Digest": "A digest of the content, which is checked: sha-256=:BASE64: or blake3=:BASE64:.",
+    "Upload-Length": "How many bytes are to come in all.",
+    "Upload-Offset": "Where the body goes, or, in an answer, where the next one goes. Not there: 409.",
+    "Want-Repr-Digest": "blake3=1 or sha-256=1: send a digest of the content, as Repr-Digest.",
+}
+"""What they mean here."""
 _MEANING: Final = {
     200: "Done.",
     201: "Made.",
@@ -128,7 +147,13 @@ def _query_parameters(each: Endpoint) -> Iterable[dict[str, Any]]:
 def _header_parameters(each: Endpoint) -> Iterable[dict[str, Any]]:
     for name in each.request_headers:
         if name != hdrs.CONTENT_TYPE:  # OpenAPI has it elsewhere
-            yield {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+            yield {
+                "name": name,
+                "in": "header",
+                "required": False,
+                "description": _HEADERS[name],
+                "schema": {"type": "string"},
+            }
 
 
 def _response(each: Endpoint, status: int, kind: BodyKind) -> dict[str, Any]:
@@ -136,7 +161,9 @@ def _response(each: Endpoint, status: int, kind: BodyKind) -> dict[str, Any]:
     if kind is not None:
         response["content"] = _content(kind)
     if each.response_headers:
-        response["headers"] = {name: {"schema": {"type": "string"}} for name in each.response_headers}
+        response["headers"] = {
+            name: {"description": _HEADERS[name], "schema": {"type": "string"}} for name in each.response_headers
+        }
     return response
 
 
@@ -147,55 +174,3 @@ def _content(kind: BodyKind) -> dict[str, Any]:
         return {"*/*": {}}
     assert isinstance(kind, type)
     return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=kind.__name__)}}}
-
-
-# ------------------------------------------------------------------------------------------------------------ the page
-
-_STYLE: Final = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "h2{border-bottom:1px solid #ccc;margin-top:2.5rem}h3{margin:1.6rem 0 .2rem}code,.m{font-family:monospace}"
-    ".m{display:inline-block;min-width:4.5em;font-weight:bold;color:#05a}table{border-collapse:collapse;width:100%}"
-    "td,th{text-align:left;vertical-align:top;border-top:1px solid #eee;padding:.2rem .8rem .2rem 0}"
-)
-
-
-def page(described: dict[str, Any]) -> str:
-    """One page, without anything from elsewhere."""
-    sections: dict[str, list[str]] = {}
-    for path, operations in described["paths"].items():
-        for method, operation in operations.items():
-            sections.setdefault(operation["tags"][0], []).append(_section(method, path, operation))
-    body = "".join(f"<h2>{escape(tag)}</h2>{''.join(parts)}" for tag, parts in sections.items())
-    info = described["info"]
-    head = f"<title>{escape(info['title'])}</title><style>{_STYLE}</style>"
-    intro = f"<h1>{escape(info['title'])}</h1><p>{escape(info['description'])}</p>"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8">{head}{intro}{body}'
-        f"<h2>errors</h2>{_rows(('status', 'code', 'error', 'meaning'), _errors())}</html>"
-    )
-
-
-def _section(method: str, path: str, operation: dict[str, Any]) -> str:
-    parameters = [
-        (each["name"], each["in"] + (", needed" if each["required"] else ""), each.get("description", ""))
-        for each in operation["parameters"]
-    ]
-    answers = [(status, each["description"]) for status, each in operation["responses"].items()]
-    table = _rows(("parameter", "in", "meaning"), parameters) if parameters else ""
-    return (
-        f'<h3><span class="m">{method.upper()}</span> <code>{escape(path)}</code></h3>'
-        f"<p>{escape(operation['summary'])}</p>{table}{_rows(('answer', 'meaning'), answers)}"
-    )
-
-
-def _errors() -> list[tuple[str, ...]]:
-    kinds: list[type[GfsError]] = sorted(ERRORS_BY_CODE.values(), key=lambda kind: kind.code)
-    return [
-        (str(kind.http_status), str(kind.code), kind.__name__, (kind.__doc__ or "").splitlines()[0]) for kind in kinds
-    ]
-
-
-def _rows(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in header)]
-    lines += ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

@@ -5,7 +5,7 @@ import stat
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from gfsgateway.rest.reading import give_up
 from gfsgateway.webhdfs.ask import Ask, Operation, answer
@@ -45,11 +45,8 @@ async def list_status(ask: Ask) -> web.StreamResponse:
     first, is_more = await anext(pages)
     if not is_more:
         return answer({"FileStatuses": {"FileStatus": first}})
+    # Without a length it goes in chunks; for HTTP/1.0, which has none, until the connection ends.
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    if ask.call.request.version >= HttpVersion11:
-        response.enable_chunked_encoding()
-    else:
-        response.force_close()  # which is how the end is known before HTTP/1.1
     await response.prepare(ask.call.request)
     sender = ask.call.sender(response)
     await sender.write(b'{"FileStatuses": {"FileStatus": [' + _joined(first))

@@ -79,6 +79,10 @@ async def test_a_large_directory(webhdfs: WebHdfs, served: Any) -> None:
         names = [f"{number:04d}" for number in range(1100)]
         await asyncio.gather(*(files.make_file(f"{webhdfs.directory}/{name}") for name in names))
     assert _names(await webhdfs("GET", "", "LISTSTATUS")) == names
+    lines = [f"GET /webhdfs/v1{webhdfs.directory}?op=LISTSTATUS HTTP/1.0", "Host: localhost", "", ""]
+    old = await raw(served.gateway_url(), "\r\n".join(lines).encode())
+    head, _, body = old.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 200 ") and _names(json.loads(body)) == names
     first = (await webhdfs("GET", "", "LISTSTATUS_BATCH"))["DirectoryListing"]
     assert (_names(first["partialListing"]), first["remainingEntries"]) == (names[:1000], 1)
     rest = (await webhdfs("GET", "", "LISTSTATUS_BATCH", startAfter="0999"))["DirectoryListing"]
