@@ -9,6 +9,7 @@ import pytest
 
 from gfsclient.chunkstream import ChunkStream
 from gfsclient.mount.answers import Changes
+from gfsclient.mount.openfiles import PAGE_BYTES
 from gfsprotocol.errors import AlreadyExists, NoSuchAttribute, StaleHandle
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, Asked, attributes_of, mounts
@@ -97,18 +98,36 @@ async def test_pages_are_kept_while_nobody_else_writes() -> None:
         await here.finish(number)
 
 
-async def test_appends_follow_what_others_have_appended() -> None:
+@pytest.mark.parametrize("direction", [os.O_WRONLY, os.O_RDWR])
+@pytest.mark.parametrize("length", [1, PAGE_BYTES])
+async def test_appends_follow_what_others_have_appended(direction: int, length: int) -> None:
     async with mounts(2) as (_, [here, there]):
-        inode = await here.write_file(b"log", b"1")
-        mine, _ = await here.operations.open(inode, os.O_WRONLY | os.O_APPEND, ROOT)
-        theirs, _ = await there.operations.open(inode, os.O_WRONLY | os.O_APPEND, ROOT)
-        await there.operations.write(theirs, 1, b"22")
-        await there.operations.flush(theirs)
-        await until("the notice is here", lambda: inode in here.kernel.inodes)
-        await here.operations.write(mine, 1, b"333")
+        inode = await here.write_file(b"log", b"1" * length)
+        mine, _ = await here.operations.open(inode, direction | os.O_APPEND, ROOT)
+        theirs, _ = await there.operations.open(inode, direction | os.O_APPEND, ROOT)
+        await here.operations.getattr(inode, ROOT)
+        for end, text in ((length, b"2"), (2 * length, b"4")):  # the kernel knows only what was appended on its mount
+            await there.operations.write(theirs, end, text * length)
+            await there.operations.flush(theirs)
+            await until("the notice is here", lambda: inode in here.kernel.inodes)
+            here.kernel.inodes.clear()
+            await here.operations.write(mine, end, b"3" * length)
+            await here.operations.flush(mine)
         await here.finish(mine)
         await there.finish(theirs)
-        assert await there.content(inode) == b"122333"
+        assert await there.content(inode) == b"".join(digit * length for digit in (b"1", b"2", b"3", b"4", b"3"))
+
+
+async def test_mapped_memory_is_not_appended() -> None:
+    async with mounts() as (_, [mount]):
+        inode = await mount.write_file(b"file", b"." * (PAGE_BYTES + 10))
+        number, _ = await mount.operations.open(inode, os.O_RDWR | os.O_APPEND, ROOT)
+        await mount.operations.getattr(inode, ROOT)
+        await mount.operations.write(number, PAGE_BYTES, b"mapped....")
+        await mount.operations.write(number, PAGE_BYTES + 10, b"appended")
+        await mount.operations.write(number, 0, b"m" * PAGE_BYTES)
+        await mount.finish(number)
+        assert await mount.content(inode) == b"m" * PAGE_BYTES + b"mapped....appended"
 
 
 async def test_a_file_that_another_has_cut_is_written_from_its_new_end() -> None:

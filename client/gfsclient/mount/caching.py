@@ -127,6 +127,10 @@ class KernelCache:
         """What the kernel was told last is under a name; None if it is not remembered."""
         return self._entries.get((directory, name))
 
+    def was_told(self, attributes: Attributes) -> bool:
+        """Whether the kernel was given the attributes of this content, and has been given no others to keep since."""
+        return self._inodes.get(attributes.inode) == content_of(attributes)
+
     def changed_here(self) -> None:
         """Something was changed through this mount."""
         self.changes_here += 1

@@ -10,6 +10,7 @@ Belongs to the event loop. ``OpenFile.lock`` is held while the writer is used or
 import asyncio
 import logging
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -38,6 +39,7 @@ from gfsprotocol.messages import (
 
 log = logging.getLogger(__name__)
 
+PAGE_BYTES: Final = resource.getpagesize()
 NEVER: Final = -1
 """As a mark: before every notice."""
 
@@ -96,6 +98,8 @@ class OpenFile:
         self._located_at = NEVER
         self._measured_at = NEVER
         """When the size was asked for last."""
+        self._kernel_size: int | None = None
+        """How long the kernel takes the file to be, if that is known."""
 
     @property
     def is_writing(self) -> bool:
@@ -117,6 +121,10 @@ class OpenFile:
         if writer is None or writer.end <= attributes.size or not self.is_dirty:
             return attributes
         return msgspec.structs.replace(attributes, size=writer.end)
+
+    def kernel_knows(self, size: int) -> None:
+        """The kernel is answered, or was, that the file is so long."""
+        self._kernel_size = size
 
     def forget_reads(self) -> None:
         """What was located or fetched ahead is not true any more."""
@@ -144,6 +152,7 @@ class OpenFile:
             self._cache.changed_here()
             await self.give_up_writing()  # of what was there: the master has cut it off
             self.forget_reads()
+            self.kernel_knows(0)
         self.begin_writing(attributes, mark)
         return attributes
 
@@ -237,9 +246,13 @@ class OpenFile:
                 assert writer is not None
             if self._may_have_changed(handle):
                 await self._measure(handle, writer)
-            if handle.access.appends and offset != writer.end:
-                offset = writer.end  # the kernel knows only of appends made here
-                self._cache.drop_pages(self.inode)
+            if handle.access.appends and not self._is_of_a_mapping(handle, offset):
+                self._kernel_size = offset + len(data)
+                if offset != writer.end:
+                    offset = writer.end  # the kernel knows only of appends made here
+                    self._cache.drop_pages(self.inode)
+            elif self._kernel_size is not None:
+                self._kernel_size = max(self._kernel_size, offset + len(data))
             self._unflushed.add(offset, offset + len(data))
             if writer.fits(offset, len(data)):
                 writer.write(offset, data)
@@ -253,6 +266,15 @@ class OpenFile:
         not to be overwritten. While something of ours is unflushed the next one belongs behind it.
         """
         return (handle.access.appends and not self.is_dirty) or self._was_changed()
+
+    def _is_of_a_mapping(self, handle: Handle, offset: int) -> bool:
+        """Whether this is a page of mapped memory: it belongs where it is, also in a file opened with O_APPEND.
+
+        The kernel does not tell (FUSE's library for Python leaves it out). But it sends pages of what it takes for the
+        file only, and an append to right behind that.
+        """
+        is_inside = self._kernel_size is not None and offset < self._kernel_size
+        return is_inside and handle.access.reads and offset % PAGE_BYTES == 0
 
     def _was_changed(self) -> bool:
         return self._cache.freshness.is_current and not self._cache.is_fresh(self.inode, self._measured_at)

@@ -382,6 +382,8 @@ class Operations:
             self._remembered.doubt(inode)
             raise
         self._remembered.confirm(attributes)
+        if self._cache.was_told(attributes):
+            handle.file.kernel_knows(attributes.size)
         is_kept = self._cache.pages_are_good(attributes)
         is_kept = self._fills_pages(handle, attributes) or is_kept
         if not attributes.links:
@@ -464,8 +466,11 @@ class Operations:
     def _answer(self, attributes: Attributes, mark: int) -> Answer:
         """With what was written here; attributes that will change when it is flushed are not kept."""
         file = self.files.find(attributes.inode)
-        if file is not None and (file.is_dirty or file.writer is not None):
-            return Answer(file.shown(attributes), 0.0)
+        if file is not None:
+            shown = file.shown(attributes)
+            file.kernel_knows(shown.size)
+            if file.is_dirty or file.writer is not None:
+                return Answer(shown, 0.0)
         return Answer(attributes, self._cache.keeps_inode(attributes, mark))
 
 

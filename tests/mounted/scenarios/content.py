@@ -194,6 +194,26 @@ def mappings_outlive_their_descriptor(place: Path) -> Seen:
     return seen
 
 
+def mappings_of_files_opened_for_append(place: Path) -> Seen:
+    """O_APPEND is for what is written; mapped memory stays where it is."""
+    seen = Seen()
+    file = place / "file"
+    for length in (100, PAGE_BYTES, 2 * PAGE_BYTES + 100):
+        write(file, b"." * length)
+        descriptor = os.open(file, os.O_RDWR | os.O_APPEND)
+        with mmap.mmap(descriptor, os.fstat(descriptor).st_size) as mapping:
+            mapping[3:6] = b"map"
+            mapping[-3:] = b"end"
+            mapping.flush()
+            seen.append(read(file))
+            seen.do(os.write, descriptor, b"appended")
+            mapping[6:9] = b"two"
+        seen.do(os.write, descriptor, b"." * PAGE_BYTES)
+        os.close(descriptor)
+        seen.append(read(file))
+    return seen
+
+
 def private_mappings(place: Path) -> Seen:
     seen = Seen()
     file = place / "file"
