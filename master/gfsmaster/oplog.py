@@ -162,8 +162,7 @@ class OperationLog:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        self._disconnect()  # what the pool gets back it gives out again: one session does for all
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             with connection.begin():
                 yield connection
             self._database.confirm(connection)
@@ -187,7 +186,7 @@ class OperationLog:
                 self._database.adopt()
                 if not set(_metadata.tables) <= tables:
                     self._create_missing()
-            with self._engine.connect() as connection:
+            with self._connection() as connection:
                 self._database.check(connection)
             return not self.first()
         except SQLAlchemyError as error:
@@ -208,7 +207,7 @@ class OperationLog:
         try:
             if not sa.inspect(self._engine).has_table("log"):
                 return False
-            with self._engine.connect() as connection:
+            with self._connection() as connection:
                 return bool(self._database.fetch(connection, _LAST))
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be used: {reason(error)}") from error
@@ -225,7 +224,7 @@ class OperationLog:
             raise ForeignStore(f"{self._where} holds no operation log")
         if not tables >= CORE:
             raise ForeignStore(f"{self._where} is another program's database: it has tables {sorted(tables)[:5]}")
-        with self._engine.connect() as connection:
+        with self._connection() as connection:
             known = connection.execute(sa.select(_meta.c.value).where(_meta.c.name == "format")).scalar()
         if known != SCHEMA_FORMAT:
             raise UnsupportedFormat(
@@ -255,7 +254,7 @@ class OperationLog:
 
     def _number(self, statement: "sa.Select[Any]") -> int:
         try:
-            with self._engine.connect() as connection:
+            with self._connection() as connection:
                 found: int | None = connection.execute(statement).scalar()
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error
@@ -269,6 +268,7 @@ class OperationLog:
         """
         if after and self.first() <= after + 1:
             return None
+        self._disconnect()
         found = self.checkpoints.newest(after)
         first = self.first()
         if found is None and first > after + 1:
@@ -303,6 +303,11 @@ class OperationLog:
     def _connect(self) -> sa.Connection:
         self._kept = self._kept or self._engine.connect()
         return self._kept
+
+    def _connection(self) -> sa.Connection:
+        """For what is rare. The pool gets the kept one back and gives it out again, so one session does for all."""
+        self._disconnect()
+        return self._engine.connect()
 
     @contextlib.contextmanager
     def _impatient(self) -> Iterator[sa.Connection]:
@@ -359,7 +364,7 @@ class OperationLog:
         """The processes of the nodes that have introduced themselves, by the nodes' names."""
         named = sa.select(_meta.c.name, _meta.c.value).where(_meta.c.name.startswith(_NODE))
         try:
-            with self._engine.connect() as connection:
+            with self._connection() as connection:
                 return {row.name.removeprefix(_NODE): row.value for row in connection.execute(named)}
         except SQLAlchemyError as error:
             raise LogFailed(f"the journal {self._where} cannot be read: {reason(error)}") from error

@@ -90,6 +90,22 @@ def test_an_append_that_waits_for_an_election_is_fenced(
     assert len(other.read(0, GENESIS_HASH)) == 1
 
 
+def test_one_session_does_for_all_that_a_node_asks_of_its_log(
+    postgresql: Server, database: str, log: OperationLog
+) -> None:
+    writer = Writer(log)
+    epoch = lead(log)
+    writer.append(epoch)
+    assert log.restore(0) is None
+    assert len(log.read(0, GENESIS_HASH)) == 1
+    log.renew(epoch)
+    log.resign(epoch)
+    assert log.first() == 1
+    with postgresql.connect() as session:
+        query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'"
+        assert session.execute(query).fetchall() == [(1,)]
+
+
 def test_of_candidates_who_try_at_once_one_wins_every_time(log: OperationLog, other: OperationLog) -> None:
     start = threading.Barrier(2)
 
