@@ -36,6 +36,14 @@ CLIENT_GONE: Final = 499
 
 log = logging.getLogger(__name__)
 _NOBODY: Final = Identity(())
+_ALL_METHODS: Final = [
+    hdrs.METH_DELETE,
+    hdrs.METH_GET,
+    hdrs.METH_HEAD,
+    hdrs.METH_PATCH,
+    hdrs.METH_POST,
+    hdrs.METH_PUT,
+]
 
 
 class Gateway:
@@ -95,7 +103,9 @@ class Gateway:
         try:
             path = raw_path(request.raw_path)
             if request.method == hdrs.METH_OPTIONS:
-                return web.Response(status=204, headers={hdrs.ALLOW: allowed(self.router.methods(path))})
+                # "*" asks of the server, not of an address.
+                methods = _ALL_METHODS if path == "*" else self.router.methods(path)
+                return web.Response(status=204, headers={hdrs.ALLOW: allowed(methods)})
             route, call.rest = self.router.find(request.method, path)
             call.route = route.path
             if not route.is_public:

@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from gfsgateway.rest import models
-from tests.gateway.web import ask, put
+from tests.cluster.harness import Cluster
+from tests.gateway.web import ask, put, raw
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -128,7 +129,7 @@ async def test_the_trash(http: aiohttp.ClientSession, place: str) -> None:
     assert (await ask(http, "DELETE", "/v1/trash")).json["count"] == 0
 
 
-async def test_status_and_health(http: aiohttp.ClientSession) -> None:
+async def test_status_and_health(http: aiohttp.ClientSession, served: Cluster) -> None:
     status = models.Status.model_validate((await ask(http, "GET", "/v1/status")).json)
     assert len(status.chunkservers) == 2 and status.leader
     assert (await ask(http, "GET", "/healthz")).body == b"ok\n"
@@ -147,6 +148,8 @@ async def test_status_and_health(http: aiohttp.ClientSession) -> None:
     assert (await ask(http, "HEAD", "/v1/directories/none")).status == 404
     options = await ask(http, "OPTIONS", "/v1/files/x")
     assert (options.status, options.headers["Allow"]) == (204, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+    answer = await raw(served.gateway_url(), b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 204 ") and b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n" in answer
 
 
 async def test_many_at_a_time(http: aiohttp.ClientSession, place: str) -> None:
