@@ -126,6 +126,16 @@ def test_what_is_wrong_is_one_line(cluster: Cluster, place: Path, arguments: lis
     assert done.stderr.count(b"\n") == 1
 
 
+def test_a_mount_point_may_be_named_by_a_link(cluster: Cluster, place: Path) -> None:
+    first, second = place.parent / "first", place.parent / "second"
+    first.symlink_to(place.name)
+    second.symlink_to(first)
+    assert cluster.gfsclient("mount", str(second)).returncode == 0
+    assert b"mounted there already" in cluster.gfsclient("mount", str(first)).stderr
+    assert cluster.gfsclient("umount", str(second)).returncode == 0
+    assert mountpoints.mounted_at(str(place)) is None
+
+
 def test_umount_of_what_is_not_mounted(cluster: Cluster, place: Path) -> None:
     assert b"no cluster is mounted there" in cluster.gfsclient("umount", str(place)).stderr
 

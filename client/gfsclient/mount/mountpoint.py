@@ -16,6 +16,8 @@ DEVICE: Final = Path("/dev/fuse")
 TYPE: Final = "fuse.gfs"
 USER_SETTINGS: Final = Path("/etc/fuse.conf")
 UNMOUNT_SECONDS: Final = 60.0
+LINKS_MAX: Final = 40
+"""Symbolic links that lead to one another, as Linux bounds them."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,16 @@ def _unescaped(text: str) -> str:
 
 def absolute(mountpoint: str) -> str:
     """The mount point's real path, without asking the file system that may be mounted there, and be dead."""
-    parent, name = os.path.split(os.path.abspath(mountpoint))
-    return os.path.join(os.path.realpath(parent), name) if name else parent
+    path = os.path.abspath(mountpoint)
+    for _ in range(LINKS_MAX):
+        parent, name = os.path.split(path)
+        path = os.path.join(os.path.realpath(parent), name) if name else parent
+        try:
+            target = os.readlink(path)
+        except OSError:  # it is no link, or nothing at all; the kernel knows without asking whoever is mounted there
+            break
+        path = os.path.abspath(os.path.join(os.path.dirname(path), target))
+    return path
 
 
 def is_dead(path: str) -> bool:
