@@ -32,6 +32,7 @@ from gfsprotocol.messages import Attributes, AttributesReply
 
 MODE_BITS: Final = 0o7777
 CAPABILITY: Final = b"security.capability"
+NAMESPACES: Final = (b"user.", b"trusted.", b"security.")
 NOW_WITHIN_NS: Final = 5_000_000_000
 """A request may have waited for so long before it is looked at here."""
 OPENING_SECONDS: Final = 1.0
@@ -476,5 +477,7 @@ class Operations:
 
 def _check_namespace(name: bytes) -> None:
     """Names are in a namespace. ACLs would have to be obeyed by the master, and are not: none is accepted."""
-    if not name.startswith((b"user.", b"trusted.", b"security.")):
+    if not name.startswith(NAMESPACES):
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    if name in NAMESPACES:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))

@@ -309,6 +309,10 @@ def extended_attributes(place: Path) -> Seen:
         seen.do(os.removexattr, path, "user.b")
         seen.do(os.removexattr, path, "user.b")
         seen.do(os.setxattr, path, "noprefix", b"x")
+        for name in ("user.", "trusted.", "security."):
+            seen.do(os.setxattr, path, name, b"x")
+            seen.do(os.getxattr, path, name)
+            seen.do(os.removexattr, path, name)
         seen.do(os.setxattr, path, "user." + "n" * 250, b"x")
         seen.do(os.setxattr, path, "user." + "n" * 251, b"x")
         seen.append(sorted(attempt(os.listxattr, path)))
