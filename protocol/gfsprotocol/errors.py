@@ -356,7 +356,7 @@ class TooFewServers(AvailabilityError):
     """Fewer chunk servers are available than the write needs."""
 
     code = 304
-    errno = errno.ENOSPC
+    errno = errno.ETIMEDOUT
     exit_code = 34
 
 
