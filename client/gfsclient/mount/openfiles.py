@@ -10,7 +10,7 @@ Belongs to the event loop. ``OpenFile.lock`` is held while the writer is used or
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -266,7 +266,7 @@ class OpenFile:
             return
         if self._was_changed():
             await self._measure(handle, writer)
-        await self._guarded(handle, lambda: writer.flush(sync))
+        await self._guarded(handle, lambda: writer.deliver(sync), writer.record)
         self.flushed()
 
     def flushed(self) -> None:
@@ -296,10 +296,20 @@ class OpenFile:
 
     # ---------------------------------------------------------------------------------------------------------- errors
 
-    async def _guarded(self, handle: Handle | None, work: Callable[[], None]) -> None:
-        """Runs what the writer has to wait for. If it fails, each handle tells so once; the next write begins anew."""
+    async def _guarded(
+        self,
+        handle: Handle | None,
+        work: Callable[[], None],
+        afterwards: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Runs what the writer has to wait for in a thread, and what is to be done ``afterwards`` here.
+
+        If either fails, each handle tells so once; the next write begins anew.
+        """
         try:
             await self._core.in_thread(work)
+            if afterwards is not None:
+                await afterwards()
         except GfsError as error:
             for other in self.handles:
                 if other is not handle and other.access.writes:
