@@ -53,7 +53,7 @@ def _chosen(directory: Path | None) -> Layout:
 
 
 def _prefixes(paths: str | None) -> tuple[str, ...]:
-    """The paths that are named; none named is no token for all, for it may be a variable of a script that is not set."""
+    """The paths that are named. Naming none is no token for all: it may be a variable of a script that is not set."""
     if paths is None:
         return ()
     prefixes = tuple(paths.split(","))
