@@ -315,3 +315,17 @@ async def test_files_that_are_open_are_shown_to_the_leader_again_when_nothing_is
         await until("the other one is known again", lambda: keeps(slot, other))
         await there.finish(reader)
         await there.finish(second)
+
+
+async def test_a_directory_removed_there_is_gone_although_it_is_open_here() -> None:
+    async with mounts(2) as (_, [here, there]):
+        replaced = attributes_of(await here.operations.mkdir(ROOT_INODE, b"replaced", 0o755, ROOT)).inode
+        number = await here.operations.opendir(replaced, ROOT)
+        await here.operations.getattr(replaced, ROOT)
+        moved = attributes_of(await there.operations.mkdir(ROOT_INODE, b"moved", 0o755, ROOT)).inode
+        await there.operations.rename(ROOT_INODE, b"moved", ROOT_INODE, b"replaced", False, False, ROOT)
+        await until("the attributes are dropped", lambda: replaced in here.kernel.inodes)
+        with pytest.raises(StaleHandle):
+            await here.operations.getattr(replaced, ROOT)
+        await here.operations.releasedir(number)
+        assert attributes_of(await here.operations.lookup(ROOT_INODE, b"replaced", ROOT)).inode == moved
