@@ -112,18 +112,21 @@ class Gateway:
                 call.identity = self.auth.identify(request)
             return await route.handler(call)
         except GfsError as error:
-            if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                log.warning(
-                    "request %s: %s %s: %s", number, request.method, without_secrets(request.raw_path), error.message
-                )
-            return self._refused(error, number)
+            return self._refused(call, error, number)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             log.exception("request %s: %s %s", number, request.method, without_secrets(request.raw_path))
-            return self._refused(GfsError("a bug in the gateway; its log has more"), number)
+            return self._refused(call, GfsError("a bug in the gateway; its log has more"), number)
 
-    def _refused(self, error: GfsError, number: str) -> web.Response:
+    def _refused(self, call: Call, error: GfsError, number: str) -> web.StreamResponse:
+        begun = call.break_off(error)
+        if begun is not None:
+            return begun
+        if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            request = call.request
+            target = without_secrets(request.raw_path)
+            log.warning("request %s: %s %s: %s", number, request.method, target, error.message)
         response = problem(error, number)
         self.measures.failed(response.status, name_of(error))
         return response

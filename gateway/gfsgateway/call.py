@@ -1,6 +1,7 @@
 """One request on its way to its handler: who asks, for which path, with what."""
 
 import json
+import logging
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +17,12 @@ from gfsgateway.auth import Identity
 from gfsgateway.problems import HttpRefusal
 from gfsgateway.transfer import JSON_BYTES_MAX, Body, Sender
 from gfsgateway.users import WIDE, Width
-from gfsprotocol.errors import InvalidArgument, PermissionDenied
+from gfsprotocol.errors import GfsError, InvalidArgument, PermissionDenied
 
 if TYPE_CHECKING:
     from gfsgateway.app import Gateway
+
+log = logging.getLogger(__name__)
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -31,7 +34,7 @@ class Call:
     been sent.
     """
 
-    __slots__ = ("gateway", "identity", "request", "rest", "route", "sent_bytes")
+    __slots__ = ("gateway", "identity", "request", "response", "rest", "route", "sent_bytes")
 
     def __init__(self, gateway: "Gateway", request: web.BaseRequest, rest: str, identity: Identity) -> None:
         self.gateway = gateway
@@ -39,6 +42,8 @@ class Call:
         self.rest = rest
         self.route = ""
         self.sent_bytes = 0
+        self.response: web.StreamResponse | None = None
+        """One whose body is sent piece by piece."""
         self.identity = identity
 
     async def files(self, width: Width = WIDE) -> FileSystem:
@@ -109,7 +114,23 @@ class Call:
 
     def sender(self, response: web.StreamResponse) -> Sender:
         """What sends the body of ``response``."""
+        self.response = response
         return Sender(self, response)
+
+    def break_off(self, error: GfsError) -> web.StreamResponse | None:
+        """The answer, if its head has been sent already: all that is left to say that it failed is to end it there."""
+        response = self.response
+        if response is None or not response.prepared:
+            return None
+        log.warning("%s broken off: %s", targets.without_secrets(self.request.raw_path), error.message)
+        self.gateway.measures.failed(HTTPStatus.SERVICE_UNAVAILABLE, type(error).__name__)
+        self.abort()
+        return response
+
+    def abort(self) -> None:
+        """Ends the connection in the middle of a body: what has come must not be taken for the whole."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
 
     @property
     def is_head(self) -> bool:

@@ -157,15 +157,9 @@ class Sender:
                 await self._response.write(data)
         except TimeoutError as error:
             self._measures.broken_bodies["download", "stalled"] += 1
-            self.abort()
+            self._call.abort()
             raise ConnectionResetError("the client takes nothing") from error
         except ConnectionError:
             self._measures.broken_bodies["download", "cut"] += 1
             raise
         self._call.sent_bytes += len(data)
-
-    def abort(self) -> None:
-        """Ends the connection in the middle of the body: what has come must not be taken for the whole."""
-        transport = self._call.request.transport
-        if transport is not None:
-            transport.abort()

@@ -13,9 +13,11 @@ import pytest
 from blake3 import blake3
 from yarl import URL
 
-from gfsgateway.rest import writing
+from gfsclient.files import File
+from gfsgateway.rest import reading, writing
+from gfsprotocol.errors import DataLost
 from tests.cluster.harness import Cluster
-from tests.gateway.web import ask, put, until_open
+from tests.gateway.web import ask, put, raw, until_open
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -260,6 +262,33 @@ async def test_digests(http: aiohttp.ClientSession, place: str) -> None:
     assert (told.headers["Repr-Digest"], told.headers["Digest"]) == (f"blake3=:{good}:", f"blake3={good}")
     old = await ask(http, "GET", address, headers={"Want-Digest": "SHA-256;q=1"})
     assert (old.headers["Digest"], old.body) == (f"sha-256={sha}", data)
+
+
+@pytest.mark.parametrize("error", [DataLost("gone"), RuntimeError("a bug")])
+async def test_an_error_in_the_middle_of_a_body_ends_it_before_its_length(
+    own_gateway: Callable[..., Awaitable[str]],
+    place: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    expected_logs: Callable[..., None],
+) -> None:
+    """Another answer must not come in the place of what is missing."""
+
+    async def pieces(_file: File, _parts: object) -> AsyncIterator[bytes]:
+        yield b"x" * 1000
+        raise error
+
+    expected_logs("broken off: ", "gfsgateway.app: request .* GET /v1/files")
+    base = await own_gateway()
+    async with aiohttp.ClientSession(base) as session:
+        await put(session, f"{place}/file", bytes(LARGE))
+        monkeypatch.setattr(reading, "_pieces", pieces)
+        head = f"GET /v1/files{place}/file HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        try:
+            _, _, body = (await raw(base, head.encode())).partition(b"\r\n\r\n")
+        except ConnectionResetError:
+            return
+        assert body == b"x" * len(body)
 
 
 # -------------------------------------------------------------------------------------------------------------- append

@@ -1,6 +1,5 @@
 """GET and HEAD of a file: whole, in ranges, or not at all because the client has it already."""
 
-import logging
 import secrets
 from collections.abc import AsyncIterator
 from http import HTTPStatus
@@ -19,12 +18,9 @@ from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint, Query
 from gfsgateway.rest.ranges import Range
 from gfsgateway.rest.types import Shown
-from gfsgateway.targets import without_secrets
-from gfsgateway.transfer import PIECE_BYTES, Sender
+from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import AvailabilityError, GfsError
 from gfsprotocol.messages import Attributes
-
-log = logging.getLogger(__name__)
 
 
 class ReadQuery(Query):
@@ -126,13 +122,10 @@ async def send(
         await response.prepare(call.request)
         sender = call.sender(response)
         await sender.write(first)
-        try:
-            async for piece in pieces:
-                await sender.write(piece)
-            if tail:
-                await sender.write(tail)
-        except GfsError as error:
-            give_up(call, sender, error)
+        async for piece in pieces:
+            await sender.write(piece)
+        if tail:
+            await sender.write(tail)
         return response
 
 
@@ -161,13 +154,6 @@ async def _exactly(file: File, wanted: Range) -> bytes:
 
 def _cut() -> GfsError:
     return AvailabilityError("the file was cut while it was read")
-
-
-def give_up(call: Call, sender: Sender, error: GfsError) -> None:
-    """The status has been sent: all that is left to say that it failed is to break off."""
-    log.warning("%s broken off: %s", without_secrets(call.request.raw_path), error.message)
-    call.gateway.measures.failed(HTTPStatus.SERVICE_UNAVAILABLE, type(error).__name__)
-    sender.abort()
 
 
 async def _digest(call: Call, file: File, algorithm: str) -> bytes:

@@ -7,11 +7,10 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from gfsgateway.rest.reading import give_up
 from gfsgateway.webhdfs.ask import Ask, Operation, answer
 from gfsgateway.webhdfs.exceptions import HADOOP_ILLEGAL_ARGUMENT, HdfsRefusal
 from gfsgateway.webhdfs.statuses import entry_statuses, file_status
-from gfsprotocol.errors import GfsError, NotADirectory
+from gfsprotocol.errors import NotADirectory
 
 NO_QUOTA: Final = -1
 
@@ -50,13 +49,10 @@ async def list_status(ask: Ask) -> web.StreamResponse:
     await response.prepare(ask.call.request)
     sender = ask.call.sender(response)
     await sender.write(b'{"FileStatuses": {"FileStatus": [' + _joined(first))
-    try:
-        async for page, _ in pages:
-            if page:
-                await sender.write(b",\n" + _joined(page))
-        await sender.write(b"]}}")
-    except GfsError as error:
-        give_up(ask.call, sender, error)
+    async for page, _ in pages:
+        if page:
+            await sender.write(b",\n" + _joined(page))
+    await sender.write(b"]}}")
     return response
 
 

@@ -61,9 +61,6 @@ class WebHdfs:
         except NotFound:
             return _refused(call, missing(path))
         except GfsError as error:
-            if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                target = targets.without_secrets(call.request.raw_path)
-                log.warning("%s %s: %s", call.request.method, target, error.message)
             return _refused(call, error)
 
     async def _answer(self, call: Call, path: bytes) -> web.StreamResponse:
@@ -117,7 +114,12 @@ class WebHdfs:
             raise HdfsRefusal(AUTHORIZATION, error.message) from error
 
 
-def _refused(call: Call, error: GfsError) -> web.Response:
+def _refused(call: Call, error: GfsError) -> web.StreamResponse:
     """HDFS's status may be 403 for a cluster that does not answer; it is counted as what it is."""
+    begun = call.break_off(error)
+    if begun is not None:
+        return begun
+    if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.warning("%s %s: %s", call.request.method, targets.without_secrets(call.request.raw_path), error.message)
     call.gateway.measures.failed(error.http_status, exceptions.name_of(error))
     return exceptions.remote_exception(error)
