@@ -19,7 +19,7 @@ from gfsclient.sync import FileSystem
 from loadtests import failover, users
 from loadtests.gaps import Gaps
 from loadtests.shapes import SHAPES, users_at
-from loadtests.stores import NativeStore, Store
+from loadtests.stores import NativeStore
 from loadtests.webstores import RestStore, WebHdfsStore
 
 HIT_SECONDS: Final = 60.0
@@ -36,35 +36,19 @@ class NativeUser(users.StoreUser):
 
     abstract = True
     protocol = "native"
-    _store: NativeStore | None = None
-
-    @property
-    def store(self) -> Store:
-        if NativeUser._store is None:
-            NativeUser._store = NativeStore(FileSystem.from_config())
-        return NativeUser._store
+    open_store = staticmethod(lambda _address: NativeStore(FileSystem.from_config()))
 
 
 class WebUser(users.StoreUser):
     """Speaks to a gateway; users take turns with the gateways of --load-gateways."""
 
     abstract = True
-    _kind: ClassVar[type[RestStore] | type[WebHdfsStore]]
-    _stores: ClassVar[dict[tuple[str, str], Store]] = {}
     _turns: ClassVar[Iterator[int]] = itertools.count()
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         gateways: Sequence[str] = environment.parsed_options.load_gateways.split(",")
-        base = gateways[next(self._turns) % len(gateways)].rstrip("/")
-        key = self.protocol, base
-        if key not in self._stores:
-            self._stores[key] = self._kind(base)
-        self._own = self._stores[key]
-
-    @property
-    def store(self) -> Store:
-        return self._own
+        self.address = gateways[next(self._turns) % len(gateways)].rstrip("/")
 
 
 class RestUser(WebUser):
@@ -72,7 +56,7 @@ class RestUser(WebUser):
 
     abstract = True
     protocol = "rest"
-    _kind = RestStore
+    open_store = RestStore
 
 
 class WebHdfsUser(WebUser):
@@ -81,7 +65,7 @@ class WebHdfsUser(WebUser):
     abstract = True
     protocol = "webhdfs"
     appends_together = False
-    _kind = WebHdfsStore
+    open_store = WebHdfsStore
 
 
 class NativeSmallFiles(users.SmallFiles, NativeUser):
@@ -215,9 +199,8 @@ def _end(**_details: Any) -> None:
 
 @events.quitting.add_listener
 def _report(environment: Any, **_details: Any) -> None:
-    stores: list[Store] = [*WebUser._stores.values(), *([NativeUser._store] if NativeUser._store else [])]
-    WebUser._stores.clear()
-    NativeUser._store = None
+    stores = list(users.StoreUser.stores.values())
+    users.StoreUser.stores.clear()
     for store in stores:
         gevent.get_hub().threadpool.apply(store.close)
     gevent.joinall(_hits, timeout=HIT_SECONDS)

@@ -7,11 +7,12 @@ its user waits for it. For that nothing may be monkey-patched: LOCUST_SKIP_MONKE
 import itertools
 import random
 import secrets
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.client import HTTPException
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from gevent import GreenletExit
 from gevent.lock import RLock
@@ -84,11 +85,22 @@ class _Log:
         return f"{self._stem}-log-{turn}"
 
 
+class OpenStore(Protocol):
+    """Begins to speak to an address; empty if there is no choice."""
+
+    def __call__(self, address: str, /) -> Store: ...
+
+
 class StoreUser(User):
-    """A user of some protocol. ``protocol`` is what the report calls it, ``store`` how it is spoken."""
+    """A user of some protocol: ``protocol`` is what the report calls it, ``open_store`` how it is spoken."""
 
     abstract = True
     protocol: ClassVar[str]
+    open_store: ClassVar[OpenStore]
+    address = ""
+    stores: ClassVar[dict[tuple[str, str], Store]] = {}
+    """Those that are open, by protocol and address."""
+    _opening: ClassVar[threading.Lock] = threading.Lock()
     appends_together: ClassVar[bool] = True
     """Whether all users may append to one file; else each has its own."""
     wait_time = between(0.0, 0.05)
@@ -104,8 +116,12 @@ class StoreUser(User):
 
     @property
     def store(self) -> Store:
-        """Shared by many users of this protocol."""
-        raise NotImplementedError
+        """Shared by all users who speak in the same way to the same address."""
+        key = self.protocol, self.address
+        with self._opening:
+            if key not in self.stores:
+                self.stores[key] = self.open_store(self.address)
+            return self.stores[key]
 
     def on_start(self) -> None:
         self.call("make directory", lambda: self.store.make_directory(self.home))

@@ -6,6 +6,8 @@ from then on whatever goes wrong breaks the chain; a reply means that this serve
 
 from typing import Final
 
+from msgspec.structs import replace
+
 from gfschunkserver.buffers import packet_buffer
 from gfschunkserver.chain import SYNC_SECONDS, Chain, hop_seconds
 from gfschunkserver.downstream import Downstream
@@ -101,16 +103,8 @@ def _order(engine: Engine, chain: Chain, request: SingleWrite, payload: memoryvi
     capacity = chain.replica.state.chunk_bytes
     if not 0 <= request.offset <= end <= capacity:
         raise InvalidArgument(f"bytes {request.offset} to {end} are not inside a chunk of {capacity}")
-    ordered = SingleWrite(
-        request.grant,
-        0,
-        chain.replica.verifier,
-        chain.assign_write(end if payload else 0),
-        request.offset,
-        request.digests,
-        request.sync,
-        begins,
-    )
+    serial = chain.assign_write(end if payload else 0)
+    ordered = replace(request, verifier=chain.replica.verifier, serial=serial, begins=begins)
     return _carry_out(engine, chain, ordered, payload)
 
 
@@ -146,7 +140,7 @@ def _carry_out(engine: Engine, chain: Chain, request: SingleWrite, payload: memo
         position = request.position + 1
         if position < len(chain.members):
             member = Downstream(engine, chain.members[position])
-            member.begin(seconds, bulk.encode(_onward(request), len(payload)), payload)
+            member.begin(seconds, bulk.encode(replace(request, position=position), len(payload)), payload)
             downstream = member
         length = _apply(engine, chain, request, payload, seconds)
         if downstream is not None:
@@ -165,19 +159,6 @@ def _await(downstream: Downstream, length: int) -> None:
     if behind.length != length:
         raise downstream.failed(f"has {behind.length} bytes where {length} belong")
     downstream.give_back()
-
-
-def _onward(request: SingleWrite) -> SingleWrite:
-    return SingleWrite(
-        request.grant,
-        request.position + 1,
-        request.verifier,
-        request.serial,
-        request.offset,
-        request.digests,
-        request.sync,
-        request.begins,
-    )
 
 
 def _apply(engine: Engine, chain: Chain, request: SingleWrite, payload: memoryview, seconds: float) -> int:

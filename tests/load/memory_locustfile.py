@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable
 
 from loadtests import locustfile, users
-from loadtests.stores import Store
 
 _DAMAGED_READ = 20
 _SILENT_READ = 10
@@ -68,11 +67,7 @@ class MemoryStore:
 class MemoryUser(users.StoreUser):
     abstract = True
     protocol = "memory"
-    _memory = MemoryStore()
-
-    @property
-    def store(self) -> Store:
-        return self._memory
+    open_store = staticmethod(lambda _address: MemoryStore())
 
 
 class SmallFiles(users.SmallFiles, MemoryUser):

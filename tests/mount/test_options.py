@@ -72,7 +72,7 @@ def test_the_arguments_of_mount_8() -> None:
     assert arguments(given_arguments) == ["mount", "-o", "rw,_netdev", "--", "gfs://h:1/", "/mnt"]
 
 
-@pytest.mark.parametrize(("flag", "expected"), [("-f", True), ("-vf", True), ("-v", False), ("-n", False)])
+@pytest.mark.parametrize(("flag", "expected"), [("-f", True), ("-vf", True), ("-v", False), ("-oconfig=/f", False)])
 def test_mount_8_may_ask_for_nothing_but_the_looks(flag: str, expected: bool) -> None:
     assert is_fake(["gfs://h:1/f", "/mnt/f", flag, "-o", "rw,nofail", "-t", "gfs"]) is expected
 

@@ -161,8 +161,8 @@ class KernelCache:
 
         Whether that was done. The kernel has to know how long the file is: it would have to ask for that again.
         """
-        is_known = self._inodes.get(attributes.inode) == content_of(attributes)
-        return is_known and len(data) == attributes.size and self._kernel.store(attributes.inode, data)
+        is_whole = len(data) == attributes.size
+        return is_whole and self.was_told(attributes) and self._kernel.store(attributes.inode, data)
 
     def pages_are_of(self, attributes: Attributes) -> None:
         """The pages in the kernel are the content that these attributes belong to."""

@@ -1,10 +1,12 @@
 """``mount.gfs``: what mount(8) calls for a line of fstab, as ``mount.gfs SOURCE DIRECTORY [-o OPTIONS]``."""
 
+import re
 import sys
 from typing import Final
 
 from gfsclient.cli.__main__ import main as gfsclient_main
 
+_FLAGS: Final = re.compile("-[fnsv]+")
 _VALUED: Final = frozenset({"-t", "-N"})
 """Options of mount(8) that have a value and mean nothing here; -s, -n and -v mean nothing either."""
 
@@ -26,7 +28,7 @@ def arguments(given: list[str]) -> list[str]:
 
 def is_fake(given: list[str]) -> bool:
     """Whether mount(8) is only to look as if it mounted (``mount -f``)."""
-    return any(argument.startswith("-") and "f" in argument for argument in given)
+    return any(_FLAGS.fullmatch(argument) and "f" in argument for argument in given)
 
 
 def main() -> int:
