@@ -35,6 +35,24 @@ async def with_files(mount: Mounted) -> dict[bytes, int]:
     return inodes
 
 
+async def listed_ahead(here: Mounted, there: Mounted) -> dict[bytes, int]:
+    """What :func:`with_files` makes here; its names and attributes are known there."""
+    inodes = await with_files(here)
+    for name in NAMES[:3]:
+        await look_up(there, name)
+    await settled(there)
+    return inodes
+
+
+async def read_ahead(here: Mounted, there: Mounted) -> dict[bytes, int]:
+    """As :func:`listed_ahead`; the first four were read there, and what comes next was fetched."""
+    inodes = await listed_ahead(here, there)
+    for name in NAMES[:4]:
+        await there.content(inodes[name])
+        await settled(there)
+    return inodes
+
+
 def reads(cluster: SmallCluster) -> int:
     return sum(isinstance(request, bulk.Read) for s in cluster.fleet.servers.values() for request in s.requests)
 
@@ -58,10 +76,7 @@ async def test_names_are_known_once_a_few_were_looked_up() -> None:
 
 async def test_what_is_known_is_dropped_when_others_change_it() -> None:
     async with mounts(2) as (_, [here, there]):
-        inodes = await with_files(here)
-        for name in NAMES[:3]:
-            await look_up(there, name)
-        await settled(there)
+        inodes = await listed_ahead(here, there)
         await here.operations.setattr(inodes[b"05"], Changes(mode=0o600), False, ROOT)
         await here.operations.rename(ROOT_INODE, b"06", ROOT_INODE, b"07", False, False, ROOT)
         await here.operations.unlink(ROOT_INODE, b"08", ROOT)
@@ -75,10 +90,7 @@ async def test_what_is_known_is_dropped_when_others_change_it() -> None:
 
 async def test_own_changes_are_seen_at_once() -> None:
     async with mounts(2) as (_, [here, there]):
-        inodes = await with_files(here)
-        for name in NAMES[:3]:
-            await look_up(there, name)
-        await settled(there)
+        inodes = await listed_ahead(here, there)
         operations = there.operations
         await operations.setattr(inodes[b"05"], Changes(mode=0o600), False, ROOT)
         assert (await look_up(there, b"05")).mode & 0o777 == 0o600
@@ -119,13 +131,7 @@ async def test_small_files_are_read_ahead_and_still_seen_as_they_are_at_open() -
 
 async def test_what_was_read_ahead_is_put_into_the_kernels_pages_at_an_open() -> None:
     async with mounts(2) as (_, [here, there]):
-        inodes = await with_files(here)
-        for name in NAMES[:3]:
-            await look_up(there, name)
-        await settled(there)
-        for name in NAMES[:4]:
-            await there.content(inodes[name])
-            await settled(there)
+        inodes = await read_ahead(here, there)
         operations = there.operations
         stored = there.kernel.stored
         assert not stored
@@ -148,13 +154,7 @@ async def test_what_was_read_ahead_is_put_into_the_kernels_pages_at_an_open() ->
 
 async def test_what_others_change_while_it_is_opened_is_not_put_into_the_kernels_pages() -> None:
     async with mounts(2) as (_, [here, there]):
-        inodes = await with_files(here)
-        for name in NAMES[:3]:
-            await look_up(there, name)
-        await settled(there)
-        for name in NAMES[:4]:
-            await there.content(inodes[name])
-            await settled(there)
+        inodes = await read_ahead(here, there)
         await look_up(there, b"05")
         inode = inodes[b"05"]
         expect = there.masters.expect
