@@ -9,7 +9,7 @@ import pytest
 
 from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.operations import Operations
-from gfsprotocol.errors import AlreadyExists, GfsError, NotPermitted, PermissionDenied
+from gfsprotocol.errors import AlreadyExists, GfsError, NotPermitted, PermissionDenied, StaleHandle
 from gfsprotocol.ids import ROOT_INODE
 from tests.mount.scene import ROOT, USER, attributes_of, mounts
 
@@ -268,3 +268,30 @@ async def test_a_listing_shows_what_was_changed_here_while_it_was_read() -> None
         assert stat.S_IMODE(attributes_of(shown[b"15"]).mode) == 0o600
         assert b"17" not in shown
         assert len(shown) == 2 + 20 - 1
+
+
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
+async def test_an_open_directory_that_is_removed_is_known_until_it_is_closed(is_replaced: bool) -> None:
+    async with mounts() as (_, [mount]):
+        operations = mount.operations
+        inode = attributes_of(await operations.mkdir(ROOT_INODE, b"gone", 0o750, ROOT)).inode
+        await operations.lookup(ROOT_INODE, b"gone", ROOT)
+        first = await operations.opendir(inode, ROOT)
+        second = await operations.opendir(inode, ROOT)
+        await operations.setattr(inode, Changes(mode=0o710), False, ROOT)
+        if is_replaced:
+            await operations.mkdir(ROOT_INODE, b"new", 0o755, ROOT)
+            await operations.rename(ROOT_INODE, b"new", ROOT_INODE, b"gone", False, False, ROOT)
+        else:
+            await operations.rmdir(ROOT_INODE, b"gone", ROOT)
+        mount.watcher._drop_everything()  # as after a failover
+        await operations.releasedir(first)
+        answer = await operations.getattr(inode, ROOT)
+        attributes = attributes_of(answer)
+        assert (stat.S_IMODE(attributes.mode), attributes.links) == (0o710, 0)
+        listed: list[bytes] = []
+        await operations.readdir(second, 0, lambda name, *_: not listed.append(name))
+        assert listed == []
+        await operations.releasedir(second)
+        with pytest.raises(StaleHandle):
+            await operations.getattr(inode, ROOT)

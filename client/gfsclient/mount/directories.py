@@ -1,15 +1,22 @@
-"""Open directories: pages of names and attributes, and places in the list that stay good while names come and go."""
+"""Open directories: pages of names and attributes, and places in the list that stay good while names come and go.
+
+The master forgets a directory that is removed. One that is open here can still be asked what it was, by its descriptor,
+as on a local disk, if nobody else has changed it since that was known.
+"""
 
 import itertools
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec.structs import replace
 
 from gfsclient.masters import Masters
 from gfsclient.mount.complete import Names
 from gfsclient.mount.remembered import Mark, Remembered
 from gfsclient.user import User
-from gfsprotocol.messages import Entry, List, Listing
+from gfsprotocol.errors import StaleHandle
+from gfsprotocol.messages import Attributes, Entry, List, Listing
 
 PAGE_ENTRIES: Final = 1000
 PAGE_ENTRIES_CHANGING: Final = 64
@@ -96,3 +103,58 @@ class OpenDirectory:
     def took(self) -> None:
         """The entry that :meth:`next` showed was listed."""
         self._names.append(self._ahead.popleft().entry.name)
+
+
+class OpenDirectories:
+    """Those that programs have open. Belongs to the event loop."""
+
+    def __init__(self, remembered: Remembered) -> None:
+        self._remembered = remembered
+        self._by_number: dict[int, OpenDirectory] = {}
+        self._handles: Counter[int] = Counter()
+        """By inode: how many of them are open."""
+        self._known: dict[int, Attributes] = {}
+        """By inode, of open ones: what they are, as long as nobody else has changed them."""
+        self._next = 1
+
+    def __getitem__(self, number: int) -> OpenDirectory:
+        """The one with that number. StaleHandle if it is not open."""
+        directory = self._by_number.get(number)
+        if directory is None:
+            raise StaleHandle(f"directory handle {number} is not open")
+        return directory
+
+    def open(self, inode: int, user: User) -> int:
+        """The number of one more."""
+        number, self._next = self._next, self._next + 1
+        self._by_number[number] = OpenDirectory(inode, user, number, self._remembered)
+        self._handles[inode] += 1
+        attributes = self._remembered.attributes(inode)
+        if attributes is not None:
+            self._known[inode] = attributes
+        return number
+
+    def release(self, number: int) -> None:
+        """It is closed."""
+        directory = self._by_number.pop(number, None)
+        if directory is None:
+            return
+        directory.close()
+        self._handles[directory.inode] -= 1
+        if not self._handles[directory.inode]:
+            del self._handles[directory.inode]
+            self._known.pop(directory.inode, None)
+
+    def learn(self, attributes: Attributes) -> None:
+        """What an inode is now, if it is one of them."""
+        if attributes.inode in self._handles:
+            self._known[attributes.inode] = attributes
+
+    def forget(self, inode: int) -> None:
+        """Others have changed it."""
+        self._known.pop(inode, None)
+
+    def removed(self, inode: int) -> Attributes | None:
+        """What a directory was that the master knows no more; None if that is not known here either."""
+        known = self._known.get(inode)
+        return None if known is None else replace(known, links=0)

@@ -17,7 +17,7 @@ from gfsclient.mount.ahead import Ahead
 from gfsclient.mount.answers import Answer, Changes
 from gfsclient.mount.caching import KernelCache
 from gfsclient.mount.callers import ROOT
-from gfsclient.mount.directories import DOTS, Listed, OpenDirectory
+from gfsclient.mount.directories import DOTS, Listed, OpenDirectories, OpenDirectory
 from gfsclient.mount.expected import ExpectedDirectories
 from gfsclient.mount.filetable import FileTable
 from gfsclient.mount.holding import Holding
@@ -51,8 +51,7 @@ class Operations:
         self.files = FileTable(core, cache, Readers(quick, self._ahead))
         self._cache = cache
         self._expected = ExpectedDirectories(core.masters, cache)
-        self._directories: dict[int, OpenDirectory] = {}
-        self._next_directory = 1
+        self._directories = OpenDirectories(self._remembered)
         self._holding = Holding(core, self.files)
 
     # ----------------------------------------------------------------------------------------------------------- names
@@ -144,6 +143,8 @@ class Operations:
         self._remembered.invalidate(notice)
         self._ahead.invalidate(notice)
         self._cache.invalidate(notice)
+        for inode in notice.inodes:
+            self._directories.forget(inode)
         for inode in notice.removed:
             self._holding.removed_elsewhere(inode)
 
@@ -167,7 +168,13 @@ class Operations:
             return self._answer(*expected)
         mark = self._cache.mark()
         known = self._remembered.attributes(inode)
-        return self._answer(known or await self._attributes(msg.Stat(b"", inode), user), mark)
+        try:
+            return self._answer(known or await self._attributes(msg.Stat(b"", inode), user), mark)
+        except StaleHandle:
+            removed = self._directories.removed(inode)
+            if removed is None:
+                raise
+            return Answer(removed, 0.0)
 
     async def setattr(self, inode: int, changes: Changes, is_open: bool, user: User) -> Answer:
         """Changes attributes; ``is_open`` if by an open descriptor.
@@ -281,21 +288,24 @@ class Operations:
 
     async def opendir(self, inode: int, user: User) -> int:
         """The number of an open directory."""
-        directory = OpenDirectory(inode, user, self._next_directory, self._remembered)
-        self._next_directory += 1
-        self._directories[directory.number] = directory
-        return directory.number
+        return self._directories.open(inode, user)
 
     async def releasedir(self, number: int) -> None:
-        directory = self._directories.pop(number, None)
-        if directory is not None:
-            directory.close()
+        self._directories.release(number)
 
     async def readdir(self, number: int, place: int, add: Callable[[bytes, Answer, int], bool]) -> None:
-        """Lists from ``place`` on (0 is the beginning), as long as ``add(name, answer, place after it)`` takes more."""
-        directory = self._directories.get(number)
-        if directory is None:
-            raise StaleHandle(f"directory handle {number} is not open")
+        """Lists from ``place`` on (0 is the beginning), as long as ``add(name, answer, place after it)`` takes more.
+
+        One that was removed is empty.
+        """
+        directory = self._directories[number]
+        try:
+            await self._list(directory, place, add)
+        except StaleHandle:
+            if self._directories.removed(directory.inode) is None:
+                raise
+
+    async def _list(self, directory: OpenDirectory, place: int, add: Callable[[bytes, Answer, int], bool]) -> None:
         if not place:
             directory.rewind()
         while place < DOTS:
@@ -466,6 +476,7 @@ class Operations:
 
     def _answer(self, attributes: Attributes, mark: int) -> Answer:
         """With what was written here; attributes that will change when it is flushed are not kept."""
+        self._directories.learn(attributes)
         file = self.files.find(attributes.inode)
         if file is not None:
             shown = file.shown(attributes)
