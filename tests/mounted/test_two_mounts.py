@@ -19,7 +19,7 @@ import pytest
 from tests.cluster.test_failover import leader_name
 from tests.mounted.mounting import Mount
 from tests.mounted.scenarios import RENAME_EXCHANGE, RENAME_NOREPLACE, attempt, read, renameat2, write
-from tests.mounted.worker import Worker
+from tests.mounted.worker import Worker, user
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 SOON_SECONDS = 20.0
@@ -177,6 +177,22 @@ def change_what_is_mapped(here: Path, there: Path) -> list[float]:
 
 def test_an_open_file_changes_under_its_reader(pair: Pair, mounted: Mount, worker: Worker) -> None:
     tell("content of an open file", worker.call(mounted, change_what_is_mapped, *pair))
+
+
+def give_away(here: Path, there: Path) -> None:
+    """What only the owner may do is asked for there until it may be; for the worker, as it acts as that user."""
+    for number in range(5):
+        name = f"given-{number}"
+        write(here / name, b"")
+        os.stat(there / name)
+        os.chown(here / name, 12345, 12345)
+        with user(12345):
+            seconds_until("its new owner", lambda: attempt(os.utime, there / name, (1, 1)) is None)  # noqa: B023
+        assert os.stat(here / name).st_mtime == 1
+
+
+def test_a_file_has_a_new_owner_there_too(pair: Pair, mounted: Mount, worker: Worker) -> None:
+    worker.call(mounted, give_away, *pair)
 
 
 def test_a_file_removed_there_lives_while_it_is_open_here(pair: Pair) -> None:

@@ -183,11 +183,15 @@ class KernelCache:
 
     # ------------------------------------------------------------------------------------------------- invalidation
 
+    def drop_name(self, directory: int, name: bytes) -> None:
+        """What is under a name is to be looked up anew."""
+        self._entries.pop((directory, name), None)
+        self._kernel.drop_entry(directory, name)
+
     def invalidate(self, notice: Invalidate) -> None:
         """Others have changed this: the kernel drops it, names first, so that none leads to what is known anew."""
         for place in notice.names:
-            self._entries.pop(place, None)
-            self._kernel.drop_entry(*place)
+            self.drop_name(*place)
         for inode in notice.inodes:
             self._inodes.pop(inode, None)
             self._pages.pop(inode, None)

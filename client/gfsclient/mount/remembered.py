@@ -182,10 +182,21 @@ class Remembered:
     def invalidate(self, notice: Invalidate) -> None:
         """Others have changed this."""
         for inode in (*notice.inodes, *notice.removed):
+            self._look_up_anew(inode)
             self._forget_inode(inode)
         for place in notice.names:
             self._forget(place)
             self._complete.touched(*place)
+
+    def _look_up_anew(self, inode: int) -> None:
+        """Has the kernel ask for a file's name again, before it is asked for anything by it.
+
+        Of a file whose attributes it has dropped it still knows the old owner, and refuses by that what only owners may
+        do. (Not of directories: a program may be in one, and it must not be without a place.)
+        """
+        place = self._places.get(inode)
+        if place is not None and not stat.S_ISDIR(self._found[place].mode):
+            self._cache.drop_name(*place)
 
     def drop_everything(self) -> None:
         """Nothing is known to be true any more."""
