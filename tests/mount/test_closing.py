@@ -28,7 +28,7 @@ async def write_files(mount: Mounted, count: int, data: bytes) -> list[int]:
 
 
 async def test_small_files_are_synced_together_after_they_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gfsclient.mount.filetable.GATHER_SECONDS", 1.0)  # all are closed by then on a busy machine, too
+    monkeypatch.setattr("gfsclient.mount.filetable.GATHER_SECONDS", 1.0)  # enough on a busy machine
     async with mounts() as (cluster, [mount]):
         await write_files(mount, 5, b"small")
         assert not are_synced(cluster, b"small"), "close(2) waits for no disk"
