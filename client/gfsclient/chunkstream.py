@@ -17,7 +17,7 @@ from collections import deque
 from typing import Final
 
 from gfsclient.core import Core
-from gfsclient.leases import MASTER_SECONDS, ChunkLease, FirstLease
+from gfsclient.leases import MASTER_SECONDS, ChunkLease, FirstLease, refusing
 from gfsclient.links import backoff_seconds
 from gfsclient.session import Packet, WriteSession
 from gfsclient.syncing import UnsyncedChunk
@@ -398,7 +398,7 @@ class ChunkStream:
         It is kept, to be raised instead of what keeps us from asking the others.
         """
         self._loss = error
-        self._refusals.update(int(server) for server in error.hint.split() if server.isdigit())
+        self._refusals.update(refusing(error))
         if self._refusals >= self._holders:
             raise error
 

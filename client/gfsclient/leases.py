@@ -64,6 +64,8 @@ class ChunkLease:
         self._broken = False
         self._forgiving = False
         self._failed: tuple[int, ...] = ()
+        self._refused: tuple[int, ...] = ()
+        """Servers that may lack what was acknowledged and is not synced."""
         self._failures = 0
         self._renewal: Future[Lease] | None = None
         self._renewal_asked = 0.0
@@ -143,7 +145,9 @@ class ChunkLease:
         if isinstance(error, Busy) and error.hint == OWN_FAULT:
             return
         if isinstance(error, WritesLost):
-            self._broken = True  # no one's fault any more; a server that comes back may be in the next lease
+            # No one's fault any more; a server that comes back, or failed before, may be in the next lease.
+            self._broken = True
+            self._refused = tuple(dict.fromkeys((*self._refused, *refusing(error))))
             return
         self._failures += 1
         if self._failures == 1 and was_connected and isinstance(error, ConnectionLost):
@@ -162,6 +166,7 @@ class ChunkLease:
     def worked(self) -> None:
         """Something was acknowledged under the running lease."""
         self._failures = 0
+        self._refused = ()
 
     def _blame(self) -> None:
         """New chunks had better avoid the servers that failed.
@@ -189,7 +194,8 @@ class ChunkLease:
         # grant of a leader that was replaced before they heard of it.
         if self.is_unused and (self._forgiving or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
-        return RenewLease(self._inode, self._index, grant.chunk, grant.version, () if self._forgiving else self._failed)
+        failed = () if self._forgiving else self._failed
+        return RenewLease(self._inode, self._index, grant.chunk, grant.version, failed, self._refused)
 
     def _take(self, lease: Lease, asked: float) -> None:
         seconds = lease.valid_ms / 1000
@@ -204,3 +210,8 @@ class ChunkLease:
         self._forgiving = False
         self._renewal = None
         self._core.servers.learn(lease.grant.members)
+
+
+def refusing(error: WritesLost) -> list[int]:
+    """The servers that it names."""
+    return [int(server) for server in error.hint.split() if server.isdigit()]

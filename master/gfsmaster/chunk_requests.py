@@ -143,7 +143,7 @@ class ChunkRequests:
             raise StaleHandle(f"chunk {body.chunk} is no longer part of the file")
         if self._leases.was_cut_since(slot, body.version):
             raise StaleHandle(f"the lease on chunk {body.chunk} ended, and the chunk was cut for another writer")
-        lease = self._granting.lease(slot, body.version, body.failed, may_cut=False, now=now)
+        lease = self._granting.lease(slot, body.version, body.failed, False, now, frozenset(body.refused))
         self._reply_lease(peer, request.id, body.chunk, lease)
 
     def plan_first(self, plan: op.Operations) -> NewFile | None:

@@ -11,7 +11,7 @@ from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.placement import choose
 from gfsmaster.servers import Server
 from gfsmaster.state import State
-from gfsprotocol.errors import FileTooLarge, InvalidArgument, LeaseLost, NoSpace, StaleHandle, TooFewServers
+from gfsprotocol.errors import FileTooLarge, InvalidArgument, LeaseLost, NoSpace, StaleHandle, TooFewServers, WritesLost
 from gfsprotocol.ids import FILE_BYTES_MAX
 
 NO_CUT = -1
@@ -101,30 +101,49 @@ class Granting:
         self._leases.grant(slot, lease)
         return lease
 
-    def lease(self, slot: int, known_version: int, failed: tuple[int, ...], may_cut: bool, now: float) -> ChunkLease:
+    def lease(
+        self,
+        slot: int,
+        known_version: int,
+        failed: tuple[int, ...],
+        may_cut: bool,
+        now: float,
+        refused: frozenset[int] = frozenset(),
+    ) -> ChunkLease:
         """A lease on an existing chunk: the running one if it is sound, else a new version of it.
 
         ``known_version`` is the one under which members failed the caller; ``may_cut`` says that no other writer can
-        have unrecorded bytes in the chunk, which are then cut off. TooFewServers if too few good replicas live.
+        have unrecorded bytes in the chunk, which are then cut off. ``refused`` cannot vouch for what the caller wrote
+        and did not sync. TooFewServers if too few good replicas live; WritesLost if all replicas are among ``refused``.
         """
         running = self._leases.running(slot, now)
         cut = self._state.chunks.cuts.get(slot, NO_CUT)
         if running is not None and cut == NO_CUT:
             members = {server.server for server in running.members}
+            if running.confirmed and members <= refused:
+                # Whoever else had the chunk is not of its set any more: what it holds is not the chunk's.
+                raise WritesLost("bytes that were not synced are lost", " ".join(map(str, sorted(members))))
             is_sound = all(map(running.holds, running.members)) and not members.intersection(failed)
-            if (is_sound and not self._missed(slot, running)) or (
+            if (is_sound and not self._missed(slot, running, refused)) or (
                 0 < known_version < running.version and not members.intersection(failed)
             ):
                 running.expires = now + self._leases.lease_seconds
                 return running
-        return self._lease_again(slot, running, failed, cut, may_cut and running is None, now)
+        chosen, left_out = self._members(slot, running, failed, forgives=bool(refused))
+        return self._lease_again(slot, running, chosen, left_out, cut, may_cut and running is None, now)
 
     def _lease_again(
-        self, slot: int, running: ChunkLease | None, failed: tuple[int, ...], cut: int, may_cut: bool, now: float
+        self,
+        slot: int,
+        running: ChunkLease | None,
+        members: list[Server],
+        left_out: frozenset[int],
+        cut: int,
+        may_cut: bool,
+        now: float,
     ) -> ChunkLease:
         state = self._state
         recorded = state.chunks.version[slot]
-        members, left_out = self._members(slot, running, failed)
         last = self._leases.last(slot)
         version = 1 + max(recorded, self._fleet.newest_version(slot), last.version if last is not None else 0)
         if last is None and now < self._leases.settled_at:
@@ -143,15 +162,19 @@ class Granting:
         return lease
 
     def _members(
-        self, slot: int, running: ChunkLease | None, failed: tuple[int, ...]
+        self, slot: int, running: ChunkLease | None, failed: tuple[int, ...], forgives: bool
     ) -> tuple[list[Server], frozenset[int]]:
-        """Who can hold the chunk's next lease, and who is left out of it. TooFewServers."""
+        """Who can hold the chunk's next lease, and who is left out of it. TooFewServers.
+
+        Left out are those that failed just now, and before, if that is not forgiven.
+        """
         state = self._state
         holders = self._fleet.holders(slot)
         left_out = frozenset(failed)
         if running is not None and not running.confirmed:
             # Nothing was acknowledged under it: who holds the logged version is as good as its members.
-            left_out |= {server.server for server in holders if running.leaves_out(server)}
+            if not forgives:
+                left_out |= {server.server for server in holders if running.leaves_out(server)}
             holders = [server for server in running.members if server.connected and server not in holders] + holders
         wanted = state.inodes.replication(state.chunks.inode[slot])
         needed = min(self._limits.min_replicas, wanted)
@@ -170,12 +193,15 @@ class Granting:
             )
         return members, left_out
 
-    def _missed(self, slot: int, running: ChunkLease) -> bool:
-        """Whether a server that came back holds the chunk too, and may have what the members of the lease lost."""
+    def _missed(self, slot: int, running: ChunkLease, refused: frozenset[int]) -> bool:
+        """Whether a server that came back holds the chunk too, and may have what the members of the lease lost.
+
+        If they have lost something, that is asked also of one that is left out: it may have failed before it came back.
+        """
         if running.confirmed:
             return False
-        holders = self._fleet.holders(slot)
-        return any(holder not in running.members and not running.leaves_out(holder) for holder in holders)
+        others = [holder for holder in self._fleet.holders(slot) if holder not in running.members]
+        return any(other.server not in refused and (refused or not running.leaves_out(other)) for other in others)
 
     def _is_blank(self, slot: int) -> bool:
         """Whether nothing of the chunk was ever recorded: its members may hold nothing at all."""

@@ -473,6 +473,8 @@ class RenewLease(msgspec.Struct, array_like=True, frozen=True, tag=142, gc=False
     """A lease on an existing chunk: the running one if it is sound, else a new one. Reply: Lease.
 
     ``failed`` are members that failed under ``version``: the master drops them from the set, with a new version.
+    ``refused`` have said that they may lack what the client wrote and did not sync: other holders are wanted then, also
+    those that have failed before. WritesLost if there are none that could still have it.
     """
 
     inode: int
@@ -480,6 +482,7 @@ class RenewLease(msgspec.Struct, array_like=True, frozen=True, tag=142, gc=False
     chunk: int
     version: int
     failed: tuple[int, ...] = ()
+    refused: tuple[int, ...] = ()
 
 
 class ReportCorrupt(msgspec.Struct, array_like=True, frozen=True, tag=143, gc=False):

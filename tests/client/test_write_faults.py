@@ -567,6 +567,30 @@ async def test_a_sync_that_no_server_can_answer_fails_at_once(small_cluster):
 
 
 @pytest.mark.slow
+async def test_a_server_that_failed_is_asked_as_well_when_the_others_have_lost_the_bytes(small_cluster):
+    """It is back, but the lease leaves it out: as long as it is not asked nobody knows whether they are lost."""
+    cluster = await small_cluster(deadline_seconds=60.0)
+    file = await cluster.files.open("/a", "wb")
+    await file.write(b"only written")
+    await file.flush()
+    primary = cluster.fleet.servers[1]
+    failures = [ReplicaFailed("it was killed", hint=str(primary.server))]
+
+    def fail_once(request: bulk.RequestHeader) -> None:
+        if failures:
+            raise failures.pop()
+
+    for server in cluster.fleet.servers.values():
+        server.lose_power()
+        server.before = fail_once
+    async with asyncio.timeout(20):
+        with pytest.raises(WritesLost):
+            await file.fsync()
+        with pytest.raises(WritesLost):
+            await file.close()
+
+
+@pytest.mark.slow
 async def test_a_sync_waits_for_the_one_server_that_still_has_the_bytes(small_cluster):
     """It cannot be reached when the others say that they lost them; it leads them when it is back."""
     cluster = await small_cluster(deadline_seconds=30.0)

@@ -1,12 +1,14 @@
 """Who is in a chunk's next lease, and in which order: nobody is left out without need, and who remembers leads."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from gfsmaster.granting import Limits
 from gfsmaster.leases import ChunkLease
 from gfsmaster.servers import Server
 from gfsprotocol import messages as msg
-from gfsprotocol.errors import TooFewServers
+from gfsprotocol.errors import TooFewServers, WritesLost
 from tests.master.test_repair import DISK, Cluster
 
 
@@ -23,9 +25,10 @@ class Grants(Cluster):
         if recorded:
             self.fleet.set_members(self.slot, self.servers[:3])
 
-    def lease(self, *failed: Server, known_version: int = 0) -> ChunkLease:
+    def lease(self, *failed: Server, known_version: int = 0, refused: Sequence[Server] = ()) -> ChunkLease:
         numbers = tuple(server.server for server in failed)
-        return self.granting.lease(self.slot, known_version, numbers, may_cut=False, now=self.now)
+        refusing = frozenset(server.server for server in refused)
+        return self.granting.lease(self.slot, known_version, numbers, False, self.now, refusing)
 
     def confirm(self, lease: ChunkLease) -> None:
         operation = self.granting.plan_confirmation(self.slot, lease.version, self.now)
@@ -132,6 +135,34 @@ def test_a_server_that_failed_is_not_taken_again_while_there_are_others() -> Non
     grants.now += 1
     grants.restart(grants.servers[1], grants.slot)
     assert grants.servers[1] in grants.lease(known_version=again.version).members
+
+
+def test_a_server_that_failed_before_is_asked_when_the_others_lack_what_was_acknowledged() -> None:
+    """It failed the writer when it died, and has come back before the lease: nobody would ever ask it else."""
+    grants = Grants()
+    returned = grants.servers[0]
+    grants.restart(returned, grants.slot)
+    grants.now += 1
+    lease = grants.lease(returned)
+    assert returned not in lease.members
+    assert grants.lease(known_version=lease.version) is lease
+    again = grants.lease(known_version=lease.version, refused=lease.members)
+    assert {member.number for member in again.members} == {0, 1, 2}
+    assert grants.lease(known_version=again.version, refused=lease.members) is again
+    # As long as it fails, the others are asked again and again: it may come back with the bytes.
+    without = grants.lease(returned, known_version=again.version, refused=lease.members)
+    assert returned not in without.members
+
+
+def test_what_all_members_of_a_set_lack_is_lost() -> None:
+    """A server that has left the set may have it, but that is not the chunk any more."""
+    grants = Grants()
+    lease = grants.lease(grants.servers[0])
+    grants.confirm(lease)
+    assert grants.lease(known_version=lease.version, refused=lease.members[:1]) is lease
+    with pytest.raises(WritesLost) as caught:
+        grants.lease(known_version=lease.version, refused=lease.members)
+    assert {int(server) for server in caught.value.hint.split()} == {member.server for member in lease.members}
 
 
 # ------------------------------------------------------------------------------------------------- blank chunks

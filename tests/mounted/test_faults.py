@@ -1,13 +1,15 @@
 """The mount stays up: masters and chunk servers die under it, and so does its own daemon."""
 
 import errno
+import multiprocessing
 import os
 import random
-import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,55 +25,40 @@ pytestmark = [
     pytest.mark.skipif(LOCALLY, reason="nothing can be killed under a local directory"),
 ]
 MIB = 1 << 20
+SPAWN = multiprocessing.get_context("spawn")
 Mounts = Callable[..., list[Mount]]
 QUICK = {"lease_seconds": 1.0, "server_silent_seconds": 3.0}
 
 
 class Work:
-    """A program that works on the mount in a thread of its own, and takes note of each error.
+    """A program that works on the mount, and takes note of each error.
 
-    An EIO says that bytes which were not synced may be lost: after ``forgives`` of them it begins its round anew.
+    A process of its own: one that the tests start while a file is open closes that file first, and waits for that as
+    long as the mount does. An EIO says that bytes which were not synced may be lost: after ``forgives`` of them it
+    begins its round anew.
     """
 
     def __init__(self, place: Path, forgives: int) -> None:
-        self._place = place
-        self._forgives = forgives
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.rounds = 0
-        self.error: BaseException | None = None
+        self._rounds = SPAWN.Value("l", 0)
+        self._stop = SPAWN.Event()
+        self._errors: multiprocessing.queues.SimpleQueue[str] = SPAWN.SimpleQueue()
+        self._error: str | None = None
+        self._process = SPAWN.Process(target=work, args=(place, forgives, self._rounds, self._stop, self._errors))
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                try:
-                    self._round(self.rounds)
-                except OSError as error:
-                    if error.errno != errno.EIO or not self._forgives:
-                        raise
-                    self._forgives -= 1
-                self.rounds += 1
-        except BaseException as error:  # noqa: BLE001 - raised by `working`
-            self.error = error
+    @property
+    def rounds(self) -> int:
+        return self._rounds.value
 
-    def _round(self, number: int) -> None:
-        """Writes, renames, reads, lists and removes."""
-        data = random.Random(number).randbytes(number * 977 % 150_000)
-        new, kept = self._place / "new", self._place / f"kept-{number % 10}"
-        write(new, data)
-        os.rename(new, kept)
-        assert read(kept) == data
-        assert kept.name in os.listdir(self._place)
-        descriptor = os.open(kept, os.O_RDWR | os.O_APPEND)
-        try:
-            os.write(descriptor, b"appended")
-            os.fsync(descriptor)
-            assert os.pread(descriptor, 20, len(data)) == b"appended"
-        finally:
-            os.close(descriptor)
+    @property
+    def error(self) -> str | None:
+        if self._error is None and not self._errors.empty():
+            self._error = self._errors.get()
+        if self._error is None and self._process.exitcode:
+            self._error = f"it ended with {self._process.exitcode}"
+        return self._error
 
     def start(self) -> None:
-        self._thread.start()
+        self._process.start()
 
     def goes_on(self) -> None:
         """Returns when some more rounds are done."""
@@ -81,11 +68,42 @@ class Work:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join()
+        self._process.join()
 
     def check(self) -> None:
-        if self.error is not None:
-            raise AssertionError(f"round {self.rounds} failed: {self.error!r}") from self.error
+        assert self.error is None, f"round {self.rounds} failed: {self.error}"
+
+
+def work(place: Path, forgives: int, rounds: Any, stop: Any, errors: Any) -> None:
+    """In the process: rounds until the end."""
+    try:
+        while not stop.is_set():
+            try:
+                one_round(place, rounds.value)
+            except OSError as error:
+                if error.errno != errno.EIO or not forgives:
+                    raise
+                forgives -= 1
+            rounds.value += 1
+    except BaseException:  # noqa: BLE001 - raised by `working`
+        errors.put(traceback.format_exc())
+
+
+def one_round(place: Path, number: int) -> None:
+    """Writes, renames, reads, lists and removes."""
+    data = random.Random(number).randbytes(number * 977 % 150_000)
+    new, kept = place / "new", place / f"kept-{number % 10}"
+    write(new, data)
+    os.rename(new, kept)
+    assert read(kept) == data
+    assert kept.name in os.listdir(place)
+    descriptor = os.open(kept, os.O_RDWR | os.O_APPEND)
+    try:
+        os.write(descriptor, b"appended")
+        os.fsync(descriptor)
+        assert os.pread(descriptor, 20, len(data)) == b"appended"
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -108,33 +126,27 @@ def cluster_of(mount: Mount) -> Cluster:
 
 @contextmanager
 def a_large_write(target: Path, data: bytes) -> Iterator[None]:
-    """While what is inside happens, ``data`` is written and fsynced in small pieces."""
-    done = threading.Event()
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
-            for number, position in enumerate(range(0, len(data), 100_000)):
-                os.pwrite(descriptor, data[position : position + 100_000], position)
-                if number % 50 == 49:
-                    os.fsync(descriptor)
-                if number == 20:
-                    done.set()
-            os.close(descriptor)
-        except BaseException as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-            done.set()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    done.wait()
+    """While what is inside happens, ``data`` is written and fsynced in small pieces, by another process."""
+    begun = SPAWN.Event()
+    process = SPAWN.Process(target=write_large, args=(target, data, begun))
+    process.start()
     try:
+        wait_until("the write has begun", lambda: begun.is_set() or not process.is_alive(), 60)
         yield
     finally:
-        thread.join()
-    if errors:
-        raise AssertionError(f"the write failed: {errors[0]!r}") from errors[0]
+        process.join()
+    assert process.exitcode == 0, "the write failed"
+
+
+def write_large(target: Path, data: bytes, begun: Any) -> None:
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT, 0o644)
+    for number, position in enumerate(range(0, len(data), 100_000)):
+        os.pwrite(descriptor, data[position : position + 100_000], position)
+        if number % 50 == 49:
+            os.fsync(descriptor)
+        if number == 20:
+            begun.set()
+    os.close(descriptor)
 
 
 def test_a_leader_and_chunk_servers_are_killed_while_programs_work(mounts: Mounts) -> None:
