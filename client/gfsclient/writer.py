@@ -5,6 +5,7 @@ chunk servers waits for a buffer. At most three chunks are under way, so that on
 acknowledged and synced.
 """
 
+import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -203,9 +204,24 @@ class FileWriter:
 
     def flush(self, sync: bool = False) -> None:
         """Returns when all is acknowledged by all replicas (with ``sync``: on their stable storage) and recorded."""
+        self.deliver(sync)
+        self._record(None)
+
+    def deliver(self, sync: bool = False) -> None:
+        """The first half of :meth:`flush`: all is acknowledged, and not recorded yet."""
         self._settle(sync)
         self._trim()
-        self._record(None)
+
+    async def record(self) -> None:
+        """The second half of :meth:`flush`, for who is on the event loop."""
+        if self._recording is not None:
+            recording = asyncio.wrap_future(self._recording)
+            recording.add_done_callback(_succeeded)  # what it could not tell is told again, and no failure of ours
+            await asyncio.wait([recording])
+        chunks = self._recordable()
+        if chunks:
+            reply = await self._core.masters.expect(RecordLength(self.inode, chunks), AttributesReply)
+            self._told(chunks, reply)
 
     def _trim(self) -> None:
         """Gives buffers back: very many files may be open for writing, and most have been written to long ago."""
@@ -407,5 +423,5 @@ class FileWriter:
                     stream.recorded(told)
 
 
-def _succeeded(future: Future[AttributesReply]) -> bool:
+def _succeeded(future: "Future[AttributesReply] | asyncio.Future[AttributesReply]") -> bool:
     return not future.cancelled() and future.exception() is None

@@ -98,3 +98,12 @@ async def test_who_replaces_a_closed_file_harms_no_later_writer() -> None:
         for mount in pair:
             await mount.operations.close()
         assert not cluster.harness.leader.state.writers
+
+
+async def test_the_end_of_the_mount_waits_for_no_other_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gfsclient.mount.filetable.GATHER_SECONDS", 3600.0)
+    async with mounts() as (cluster, [mount]):
+        await write_files(mount, 3, b"small")
+        await mount.operations.close()
+        assert are_synced(cluster, b"small") == 9
+        assert not cluster.harness.leader.state.writers

@@ -16,11 +16,12 @@ from gfsprotocol.errors import GfsError, StaleHandle
 
 log = logging.getLogger(__name__)
 
-CLOSING_MAX: Final = 256
+CLOSING_MAX: Final = 1024
 """So many files may wait for their end in the background; then opening another for writing waits, too."""
 SETTLING_AT_ONCE: Final = 8
-GATHER_SECONDS: Final = 0.02
-"""Files that were closed within so long of each other are ended together: their records share a commit of the log."""
+GATHER_SECONDS: Final = 0.1
+"""Files that were closed within so long of each other are ended together: they share a request to each of their
+servers, an fsync there, and a commit of the log."""
 LOST_MAX: Final = 1024
 """Files of which an error is remembered that came when no program had them open any more."""
 
@@ -40,6 +41,8 @@ class FileTable:
         self._syncer = Syncer(core)
         self._turn = asyncio.Semaphore(SETTLING_AT_ONCE)
         self._next_round: asyncio.Event | None = None
+        self._gathers = True
+        """Whether files wait for others to be ended with; not at the end of the mount."""
 
     def __len__(self) -> int:
         return len(self._files)
@@ -170,7 +173,7 @@ class FileTable:
         """Returns when it is time for all who wait here."""
         if self._next_round is None:
             self._next_round = asyncio.Event()
-            asyncio.get_running_loop().call_later(GATHER_SECONDS, self._begin_round)
+            asyncio.get_running_loop().call_later(GATHER_SECONDS if self._gathers else 0.0, self._begin_round)
         await self._next_round.wait()
 
     def _begin_round(self) -> None:
@@ -180,7 +183,9 @@ class FileTable:
 
     async def close(self) -> None:
         """Ends all files, durably; errors are in the log."""
+        self._gathers = False
         for handle in list(self._handles.values()):
             self.release(handle)
+        self._begin_round()
         while self._closing:
             await asyncio.wait(self._closing)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -303,7 +303,7 @@ class OpenFile:
             return
         if self._was_changed():
             await self._measure(handle, writer)
-        await self._guarded(handle, lambda: writer.flush(sync))
+        await self._guarded(handle, lambda: writer.deliver(sync), writer.record)
         self.flushed()
 
     def flushed(self) -> None:
@@ -333,10 +333,20 @@ class OpenFile:
 
     # ---------------------------------------------------------------------------------------------------------- errors
 
-    async def _guarded(self, handle: Handle | None, work: Callable[[], None]) -> None:
-        """Runs what the writer has to wait for. If it fails, each handle tells so once; the next write begins anew."""
+    async def _guarded(
+        self,
+        handle: Handle | None,
+        work: Callable[[], None],
+        afterwards: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Runs what the writer has to wait for in a thread, and what is to be done ``afterwards`` here.
+
+        If either fails, each handle tells so once; the next write begins anew.
+        """
         try:
             await self._core.in_thread(work)
+            if afterwards is not None:
+                await afterwards()
         except GfsError as error:
             for other in self.handles:
                 if other is not handle and other.access.writes:
