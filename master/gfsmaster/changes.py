@@ -89,7 +89,7 @@ class Changes:
 
     def _free_chunks(self) -> None:
         for freed in self._state.freed:
-            self._leases.end(freed.slot)
+            self._leases.forget(freed.slot)
             self._repair.forget_chunk(freed.slot)
             servers, version = self._fleet.forget_chunk(freed.slot, freed.version)
             self._committer.when_durable(

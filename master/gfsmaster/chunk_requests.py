@@ -60,16 +60,28 @@ class ChunkRequests:
         told_at = term.started + HEARTBEATS_TO_TELL * config.heartbeat_seconds if term.epoch > 1 else 0.0
         self._granting = Granting(state, fleet, leases, Limits(config.min_replicas, told_at))
 
-    def check_lengths(self, body: msg.Close | msg.RecordLength) -> None:
+    def check_lengths(self, body: msg.Close | msg.RecordLength, client: bytes) -> None:
         """Lengths acknowledged before a cut are refused: the bytes may be gone (a lease holder that slept too long)."""
         for recorded in body.chunks:
             slot = self._state.chunks.slot_of(recorded.chunk)
             if (
                 slot
                 and recorded.length > self._state.chunks.length[slot]
-                and self._leases.was_cut_since(slot, recorded.version)
+                and self._may_be_cut_since(slot, recorded.version, client)
             ):
                 raise StaleHandle(f"the lease on chunk {recorded.chunk} ended before its length was recorded")
+
+    def _may_be_cut_since(self, slot: int, version: int, client: bytes) -> bool:
+        """Whether bytes that the client had acknowledged under ``version``, and has not recorded, may be gone.
+
+        Nothing that is not recorded is cut off while its writer is registered. Who is not any more was silent for too
+        long: then any later version may have begun with a cut, also one that only the leader before knew of.
+        """
+        if self._leases.was_cut_since(slot, version):
+            return True
+        chunks = self._state.chunks
+        newest = max(chunks.version[slot], self._fleet.newest_version(slot))
+        return version < newest and not self._state.writers.has(chunks.inode[slot], client)
 
     def end_leases(self, inode: int) -> None:
         """After the last writer's close, repair need not wait for the leases to expire."""
@@ -141,7 +153,7 @@ class ChunkRequests:
         slot = self._state.inodes.chunk_at(inode, body.index)
         if not slot or self._state.chunks.ids[slot] != body.chunk:
             raise StaleHandle(f"chunk {body.chunk} is no longer part of the file")
-        if self._leases.was_cut_since(slot, body.version):
+        if self._may_be_cut_since(slot, body.version, peer.hello.name):
             raise StaleHandle(f"the lease on chunk {body.chunk} ended, and the chunk was cut for another writer")
         lease = self._granting.lease(slot, body.version, body.failed, False, now, frozenset(body.refused))
         self._reply_lease(peer, request.id, body.chunk, lease)

@@ -6,8 +6,12 @@ member of the new set has before anything is acknowledged under it. Expiry is wh
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from gfsmaster.servers import Server
+
+CUTS_REMEMBERED_MAX: Final = 1 << 16
+"""Chunks whose last cut is remembered: who slept through it is refused by name as well."""
 
 
 @dataclass(slots=True)
@@ -62,15 +66,22 @@ class Leases:
 
     def cut(self, slot: int, version: int) -> None:
         """What was acknowledged under older versions and is not recorded yet is gone."""
+        self._cut_versions.pop(slot, None)
         self._cut_versions[slot] = version
+        if len(self._cut_versions) > CUTS_REMEMBERED_MAX:
+            del self._cut_versions[next(iter(self._cut_versions))]
 
     def was_cut_since(self, slot: int, version: int) -> bool:
         """Whether bytes acknowledged under ``version`` and not yet recorded may have been cut off since."""
         return version < self._cut_versions.get(slot, 0)
 
     def end(self, slot: int) -> None:
-        """The chunk is gone, or its last writer has closed the file: repair need not wait."""
+        """The last writer has closed the file: repair need not wait. One that slept since may still come back."""
         self._by_chunk.pop(slot, None)
+
+    def forget(self, slot: int) -> None:
+        """The chunk is gone."""
+        self.end(slot)
         self._cut_versions.pop(slot, None)
 
     def tick(self, now: float) -> None:

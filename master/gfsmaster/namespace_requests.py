@@ -61,7 +61,7 @@ class NamespaceRequests:
         plan: Plan
         try:
             if isinstance(request.body, msg.Close | msg.RecordLength):
-                self._chunks.check_lengths(request.body)
+                self._chunks.check_lengths(request.body, client)
             plan = self._planner.plan(request.body, request.user, client, self._changes.now_ns())
         except NamespaceError as error:
             plan = msg.ErrorReply(error.code, error.message, error.hint)

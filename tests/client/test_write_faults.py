@@ -642,3 +642,47 @@ async def test_a_writer_goes_on_for_as_long_as_there_is_some_progress(small_clus
     assert failed[0] >= 4
     assert time.monotonic() - began > 3.0
     assert await cluster.files.read_bytes("/a") == data
+
+
+def forget_client(cluster: SmallCluster, client: bytes) -> None:
+    """The leader has not heard from the client for too long: its leases are over, and it writes no more."""
+    leader, clock = cluster.harness.leader, cluster.harness.clock
+    clock.now += leader.config.client_silent_seconds + 1
+    for server in leader.fleet.servers:
+        server.heard = clock.now
+    leader.housekeeping.heard[client] = 0.0
+    leader.beat(clock.now)
+    leader.housekeeping.expire(clock.now, clock.time_ns())
+    assert client not in leader.state.writers.clients()
+
+
+def lose_leases(cluster: SmallCluster) -> None:
+    """What no leader knows of the leases that the one before has given."""
+    leases = cluster.harness.leader.leases
+    leases._by_chunk.clear()
+    leases._cut_versions.clear()
+
+
+@pytest.mark.parametrize("failover", [False, True], ids=["same leader", "another leader"])
+@pytest.mark.parametrize("does", ["records", "writes on"])
+async def test_a_writer_that_slept_too_long_hears_what_it_has_lost(small_cluster, expected_logs, failover, does):
+    """Another client has opened the file meanwhile, which cut off what was not recorded, has written and closed it."""
+    expected_logs("is gone: its open files are closed")
+    cluster = await small_cluster()
+    in_thread = cluster.files._core.in_thread
+    slow = await cluster.files.open_handle(b"/a", "wb")
+    await in_thread(slow.write, b"0" * 10)
+    await in_thread(slow.fsync)
+    await in_thread(slow.write, b"1" * MIB)
+    stream = slow._writer._streams[0]
+    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    forget_client(cluster, cluster.files._core.masters.client)
+    async with await cluster.connect().open("/a", "r+b") as other:
+        await other.pwrite(10, b"22")
+    if failover:
+        lose_leases(cluster)
+    if does == "writes on":
+        await in_thread(slow.pwrite, 2 * MIB, b"3" * MIB)
+    with pytest.raises((StaleHandle, WritesLost)):
+        await in_thread(slow.flush)
+    assert await cluster.files.read_bytes("/a") == b"0" * 10 + b"22"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from gfsmaster.granting import Limits
-from gfsmaster.leases import ChunkLease
+from gfsmaster.leases import ChunkLease, Leases
 from gfsmaster.servers import Server
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import TooFewServers, WritesLost
@@ -204,3 +204,16 @@ def test_a_new_leader_begins_a_blank_chunk_anew_only_when_every_server_has_told_
     assert (lease.base_version, len(lease.members)) == (0, 3)
     # Who comes late with the grant of the leader before may have made the chunk elsewhere.
     assert grants.leases.was_cut_since(grants.slot, 1)
+
+
+def test_cuts_are_remembered_after_the_last_close_for_a_bounded_number_of_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gfsmaster.leases.CUTS_REMEMBERED_MAX", 2)
+    leases = Leases(60.0)
+    for slot in (1, 2, 1, 3):
+        leases.cut(slot, 5)
+        leases.end(slot)
+    assert [leases.was_cut_since(slot, 4) for slot in (1, 2, 3)] == [True, False, True]
+    leases.forget(1)
+    assert not leases.was_cut_since(1, 4)
