@@ -166,6 +166,9 @@ class MasterProcess:
             return web.Response()
         try:
             peer = await rpc.accept(channel, "master", self.config.node.encode(), self.node.key_of_role, self.node)
+        except ConnectionLost as error:
+            log.info("no hello: %s", error)
+            return response
         except GfsError as error:
             self._measures.refused_connections += 1
             log.warning("refused a connection from %s: %s", channel.peer, error)
