@@ -68,14 +68,16 @@ async def test_in_parts_through_two_gateways(http: aiohttp.ClientSession, place:
     assert (await ask(http, "HEAD", address)).status == 404
 
 
-async def begin_to_send(base: str, address: str, data: bytes, size: int) -> asyncio.StreamWriter:
-    """Sends the head of a request for ``size`` bytes, and the first of them."""
+async def begin_to_send(
+    base: str, address: str, data: bytes, size: int, more: str = ""
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Sends the head of a request for ``size`` bytes, with ``more`` headers, and the first of them."""
     host, port = base.removeprefix("http://").split(":")
-    _, writer = await asyncio.open_connection(host, int(port))
-    head = f"PATCH {address} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nContent-Length: {size}\r\n\r\n"
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"PATCH {address} HTTP/1.1\r\nHost: localhost\r\nUpload-Offset: 0\r\nContent-Length: {size}\r\n{more}\r\n"
     writer.write(head.encode() + data)
     await writer.drain()
-    return writer
+    return reader, writer
 
 
 async def wait_for_offset(http: aiohttp.ClientSession, address: str) -> int:
@@ -86,21 +88,29 @@ async def wait_for_offset(http: aiohttp.ClientSession, address: str) -> int:
     return offset
 
 
+async def trickle_until_some_is_kept(
+    http: aiohttp.ClientSession, address: str, writer: asyncio.StreamWriter, data: bytes
+) -> int:
+    """Sends ``data`` slowly; how much of it was sent when something of the whole body had been recorded."""
+    async with asyncio.timeout(60):
+        for start in range(0, len(data) - 1, 1024):
+            writer.write(data[start : start + 1024])
+            await writer.drain()
+            if await offset_of(http, address):
+                return start + 1024
+            await asyncio.sleep(0.05)
+    raise AssertionError("all was sent, and nothing recorded")
+
+
 async def test_what_came_before_a_gateway_died_is_kept(
     place: str, http: aiohttp.ClientSession, served: Cluster
 ) -> None:
     data = os.urandom(6 * MIB)
     address = await begin(http, f"{place}/file")
     await until_ready(served, 2)
-    writer = await begin_to_send(served.gateway_url(2), address, data[: 4 * MIB], len(data))
+    _, writer = await begin_to_send(served.gateway_url(2), address, data[: 4 * MIB], len(data))
     try:
-        async with asyncio.timeout(60):
-            for start in range(4 * MIB, 6 * MIB - 1, 1024):
-                writer.write(data[start : start + 1024])
-                await writer.drain()
-                if await offset_of(http, address):
-                    break
-                await asyncio.sleep(0.05)
+        await trickle_until_some_is_kept(http, address, writer, data[4 * MIB :])
         processes.kill(served.record("gateway-2"))
         kept = await offset_of(http, address)
         assert 0 < kept < 6 * MIB
@@ -118,7 +128,7 @@ async def test_what_a_client_sent_before_it_left_is_kept(
 ) -> None:
     data = os.urandom(3 * MIB)
     address = await begin(http, f"{place}/file")
-    writer = await begin_to_send(served.gateway_url(), address, data[: 2 * MIB], len(data))
+    _, writer = await begin_to_send(served.gateway_url(), address, data[: 2 * MIB], len(data))
     writer.close()
     await writer.wait_closed()
     kept = await wait_for_offset(http, address)
@@ -128,6 +138,37 @@ async def test_what_a_client_sent_before_it_left_is_kept(
     assert reply.json["offset"] == len(data)
     assert (await ask(http, "POST", f"{address}/complete")).status == 201
     assert (await ask(http, "GET", f"/v1/files{place}/file")).body == data
+
+
+@pytest.mark.parametrize("goes_on", ["completed", "gone on"])
+async def test_a_request_that_was_given_up_for_another_one_changes_nothing_any_more(
+    http: aiohttp.ClientSession, place: str, served: Cluster, goes_on: str
+) -> None:
+    """Its connection seemed dead. When the rest of its body comes after all, it must not be cut for a wrong digest."""
+    data = os.urandom(3 * MIB)
+    address = await begin(http, f"{place}/file")
+    wrong = f"Content-Digest: blake3=:{base64.b64encode(bytes(32)).decode()}:\r\n"
+    reader, writer = await begin_to_send(served.gateway_url(), address, data[: 2 * MIB], len(data), wrong)
+    try:
+        sent = 2 * MIB + await trickle_until_some_is_kept(http, address, writer, data[2 * MIB :])
+        async with asyncio.timeout(30):
+            while (reply := await send(http, address, await offset_of(http, address), b"the end")).status == 409:
+                pass
+        whole = reply.json["offset"]
+        if goes_on == "completed":
+            assert (await ask(http, "POST", f"{address}/complete")).status == 201
+        writer.write(data[sent:])
+        answer = (await asyncio.wait_for(reader.read(), 30)).decode()
+        assert answer.startswith("HTTP/1.1 409 ")
+        assert ("completed or given up" if goes_on == "completed" else "another request") in answer
+    finally:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+    if goes_on == "completed":
+        body = (await ask(http, "GET", f"/v1/files{place}/file")).body
+        assert len(body) >= whole and body[: 2 * MIB] == data[: 2 * MIB]
+    else:
+        assert await offset_of(http, address) >= whole
 
 
 async def test_conditions_and_digests(http: aiohttp.ClientSession, place: str) -> None:

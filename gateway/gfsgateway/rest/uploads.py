@@ -5,6 +5,7 @@ it is a rename: the file appears whole.
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -65,6 +66,8 @@ class Plan(msgspec.Struct, frozen=True):
     path: bytes
     mode: int | None
     length: int | None
+    turn: bytes = b""
+    """Names the request that writes to the file, or was the last to do so."""
 
 
 async def begin(call: Call) -> web.StreamResponse:
@@ -121,13 +124,46 @@ class Pending:
         file = paths.join(DIRECTORY, name.encode())
         try:
             found = await files.stat(file, follow=False)
-            plan = msgspec.msgpack.decode(await files.get_xattr(file, PLAN_ATTRIBUTE), type=Plan)
+            plan = await _plan_of(files, file)
         except (NotFound, PermissionDenied, NoSuchAttribute, msgspec.MsgspecError) as error:
             raise NotFound("there is no such upload") from error
         if found.uid != call.identity.user[0]:
             raise NotFound("there is no such upload")
         call.permitted(plan.path)
         return cls(name, plan, found)
+
+    async def take_turn(self, files: FileSystem) -> "Turn":
+        """From now on other requests that write to it are refused."""
+        plan = msgspec.structs.replace(self.plan, turn=secrets.token_bytes(8))
+        await files.set_xattr(self.file, PLAN_ATTRIBUTE, msgspec.msgpack.encode(plan))
+        return Turn(files, self.file, plan)
+
+
+class Turn:
+    """That of one request to write to an upload, until another one takes it.
+
+    A client that has lost its connection goes on by another one, perhaps at another gateway, while the first request
+    still waits for the rest of its body.
+    """
+
+    def __init__(self, files: FileSystem, file: bytes, plan: Plan) -> None:
+        self._files = files
+        self._file = file
+        self._plan = plan
+
+    async def check(self) -> None:
+        """A refusal if it is over."""
+        try:
+            plan = await _plan_of(self._files, self._file)
+        except (NotFound, NoSuchAttribute) as error:
+            message = "the upload was completed or given up meanwhile"
+            raise HttpRefusal(HTTPStatus.CONFLICT, message, close=True) from error
+        if plan != self._plan:
+            raise HttpRefusal(HTTPStatus.CONFLICT, "another request has gone on with the upload", close=True)
+
+
+async def _plan_of(files: FileSystem, file: bytes) -> Plan:
+    return msgspec.msgpack.decode(await files.get_xattr(file, PLAN_ATTRIBUTE, follow=False), type=Plan)
 
 
 async def show(call: Call) -> web.StreamResponse:
@@ -150,6 +186,7 @@ async def receive(call: Call) -> web.StreamResponse:
             if wanted != offset:
                 headers = {"Upload-Offset": str(offset)}
                 raise HttpRefusal(HTTPStatus.CONFLICT, f"the upload is at {offset}, not at {wanted}", headers)
+            turn = await pending.take_turn(files)
             recorded = time.monotonic()
             async for piece in body.pieces():
                 if pending.plan.length is not None and offset + body.received > pending.plan.length:
@@ -157,13 +194,15 @@ async def receive(call: Call) -> web.StreamResponse:
                 expected.update(piece)
                 await file.write(piece)
                 if time.monotonic() - recorded > RECORD_SECONDS:
+                    await turn.check()
                     await file.flush()
                     recorded = time.monotonic()
-            try:
-                expected.check()
-            except InvalidArgument:
-                await file.truncate(offset)
-                raise
+        await turn.check()
+        try:
+            expected.check()
+        except InvalidArgument:
+            await files.truncate(pending.file, offset)  # by its name, which it loses when it is completed
+            raise
     return _answer(pending.name, pending.plan, offset + body.received, 200)
 
 
@@ -173,10 +212,11 @@ async def complete(call: Call) -> web.StreamResponse:
         raise NotFound("there is nothing at this address")
     pending = await Pending.find(call, call.rest.removesuffix(_COMPLETE))
     conditions, expected = Conditions(call.request), digests.Expected(call.request.headers)
+    files = await call.files()
     if pending.plan.length not in (None, pending.found.size):
         message = f"{pending.found.size} of {pending.plan.length} bytes have come"
         raise HttpRefusal(HTTPStatus.CONFLICT, message, {"Upload-Offset": str(pending.found.size)})
-    files = await call.files()
+    await pending.take_turn(files)
     if expected:
         await _check_digest(call, files, pending.file, expected)
     found, is_new = await _publish(files, pending, conditions)
@@ -204,7 +244,8 @@ async def _publish(files: FileSystem, pending: Pending, conditions: Conditions) 
             await files.rename(pending.file, path, no_replace=present is None and conditions.is_any, expected=version)
         except (AlreadyExists, ConditionFailed):
             continue
-        await files.remove_xattr(path, PLAN_ATTRIBUTE)
+        with contextlib.suppress(NotFound, NoSuchAttribute):  # it may have been replaced at once
+            await files.remove_xattr(path, PLAN_ATTRIBUTE, follow=False)
         return await files.stat(path, follow=False), present is None
     raise ConditionFailed("the file is changed all the time")
 
