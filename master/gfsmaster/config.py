@@ -34,7 +34,11 @@ class MasterConfig(Settings):
     secret_file: Path = Field(description="The cluster's secret, hexadecimal; chunk servers need the same.")
     genesis: bool = Field(False, description="Begin a new cluster if the log is empty; else an empty log is refused.")
     lease_seconds: float = Field(
-        2.0, ge=0.2, le=60, description="How long a leader may be silent before a standby takes over."
+        2.0,
+        ge=0.2,
+        le=60,
+        description="How long a leader may be silent before a standby takes over. A mount believes a silent one for "
+        "1 s, so with less than 2 s it may show for a moment what was true before the takeover.",
     )
     replication: int = Field(3, ge=1, le=REPLICATION_MAX, description="Copies of a new file's chunks.")
     min_replicas: int = Field(
