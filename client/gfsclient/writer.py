@@ -20,7 +20,7 @@ from gfsclient.syncing import UnsyncedChunk
 from gfsprotocol import bulk
 from gfsprotocol.errors import DeadlineExceeded, FileTooLarge, GfsError, StaleHandle
 from gfsprotocol.ids import FILE_BYTES_MAX, PACKET_BYTES
-from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close, RecordLength, SetAttributes
+from gfsprotocol.messages import Attributes, AttributesReply, ChunkLength, Close, RecordLength, SetAttributes, Stat
 
 CHUNKS_ACTIVE_MAX: Final = 3
 STREAMS_KEPT_MAX: Final = 256
@@ -285,9 +285,23 @@ class FileWriter:
         try:
             return self._core.call(close, AttributesReply, deadline_seconds).attributes
         except StaleHandle:
-            if close.chunks:  # another client has truncated the file: what we wrote is gone, but we are still writers
-                self._core.call(Close(self.inode), AttributesReply, deadline_seconds)
-            raise
+            if close.chunks and self._is_registered_yet(deadline_seconds):
+                raise  # another client has truncated the file: what we wrote is gone
+        # The masters have given us up while we were silent: what we wrote counts, unless others have cut it off since.
+        if close.chunks:
+            self._core.call(RecordLength(self.inode, close.chunks), AttributesReply, deadline_seconds)
+        now: Stat | SetAttributes = Stat(b"", self.inode)
+        if close.modified_ns:
+            now = SetAttributes(b"", self.inode, modified_ns=close.modified_ns)
+        return self._core.call(now, AttributesReply, deadline_seconds).attributes
+
+    def _is_registered_yet(self, deadline_seconds: float | None) -> bool:
+        """Whether there was still a registration to be ended."""
+        try:
+            self._core.call(Close(self.inode), AttributesReply, deadline_seconds)
+        except StaleHandle:
+            return False
+        return True
 
     def truncate(self, size: int) -> Attributes:
         """Cuts the file, or extends it with zeros, after all that was written before."""

@@ -76,6 +76,17 @@ class SmallCluster:
         self._systems.append(system)
         return system
 
+    def forget(self, client: bytes) -> None:
+        """The leader has not heard from the client for too long: its leases are over, and it writes no more."""
+        leader, clock = self.harness.leader, self.harness.clock
+        clock.now += leader.config.client_silent_seconds + 1
+        for server in leader.fleet.servers:
+            server.heard = clock.now
+        leader.housekeeping.heard[client] = 0.0
+        leader.beat(clock.now)
+        leader.housekeeping.expire(clock.now, clock.time_ns())
+        assert client not in leader.state.writers.clients()
+
     async def dial(self, address: str) -> Channel:
         """A channel to the leader."""
         near, far = memory_pair("client", address)

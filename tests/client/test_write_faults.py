@@ -644,18 +644,6 @@ async def test_a_writer_goes_on_for_as_long_as_there_is_some_progress(small_clus
     assert await cluster.files.read_bytes("/a") == data
 
 
-def forget_client(cluster: SmallCluster, client: bytes) -> None:
-    """The leader has not heard from the client for too long: its leases are over, and it writes no more."""
-    leader, clock = cluster.harness.leader, cluster.harness.clock
-    clock.now += leader.config.client_silent_seconds + 1
-    for server in leader.fleet.servers:
-        server.heard = clock.now
-    leader.housekeeping.heard[client] = 0.0
-    leader.beat(clock.now)
-    leader.housekeeping.expire(clock.now, clock.time_ns())
-    assert client not in leader.state.writers.clients()
-
-
 def lose_leases(cluster: SmallCluster) -> None:
     """What no leader knows of the leases that the one before has given."""
     leases = cluster.harness.leader.leases
@@ -676,7 +664,7 @@ async def test_a_writer_that_slept_too_long_hears_what_it_has_lost(small_cluster
     await in_thread(slow.write, b"1" * MIB)
     stream = slow._writer._streams[0]
     await until(lambda: stream.is_unrecorded and not stream.has_work)
-    forget_client(cluster, cluster.files._core.masters.client)
+    cluster.forget(cluster.files._core.masters.client)
     async with await cluster.connect().open("/a", "r+b") as other:
         await other.pwrite(10, b"22")
     if failover:
@@ -686,3 +674,22 @@ async def test_a_writer_that_slept_too_long_hears_what_it_has_lost(small_cluster
     with pytest.raises((StaleHandle, WritesLost)):
         await in_thread(slow.flush)
     assert await cluster.files.read_bytes("/a") == b"0" * 10 + b"22"
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["not recorded", "recorded"])
+async def test_a_writer_that_slept_too_long_goes_on_if_nobody_minded(small_cluster, expected_logs, recorded):
+    expected_logs("is gone: its open files are closed")
+    cluster = await small_cluster()
+    in_thread = cluster.files._core.in_thread
+    slow = await cluster.files.open_handle(b"/a", "wb")
+    await in_thread(slow.write, b"0" * 10)
+    await in_thread(slow.fsync)
+    await in_thread(slow.write, b"1" * MIB)
+    stream = slow._writer._streams[0]
+    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    if recorded:
+        await in_thread(slow.fsync)
+    cluster.forget(cluster.files._core.masters.client)
+    await in_thread(slow.close)
+    assert await cluster.files.read_bytes("/a") == b"0" * 10 + b"1" * MIB
+    assert not await cluster.files.list_open()

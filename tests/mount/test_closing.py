@@ -8,6 +8,8 @@ import pytest
 from gfsprotocol import bulk
 from gfsprotocol.errors import ConnectionLost
 from tests.client.smallcluster import SmallCluster
+from tests.conftest import ExpectedLogs
+from tests.master.leading import until
 from tests.mount.scene import ROOT, Mounted, mounts
 
 
@@ -107,3 +109,25 @@ async def test_the_end_of_the_mount_waits_for_no_other_files(monkeypatch: pytest
         await mount.operations.close()
         assert are_synced(cluster, b"small") == 9
         assert not cluster.harness.leader.state.writers
+
+
+@pytest.mark.parametrize("is_synced", [False, True], ids=["not synced", "synced"])
+async def test_a_mount_that_slept_too_long_has_lost_nothing_if_nobody_minded(
+    expected_logs: ExpectedLogs, is_synced: bool
+) -> None:
+    """Nor is anybody told so, who opens the file next."""
+    expected_logs("is gone: its open files are closed")
+    async with mounts() as (cluster, [mount]):
+        number, inode = await mount.create(b"file")
+        await mount.operations.write(number, 0, b"some")
+        await mount.operations.fsync(number)
+        await mount.operations.write(number, 4, b"more")
+        if is_synced:
+            await mount.operations.fsync(number)
+        cluster.forget(mount.masters.client)
+        await mount.finish(number)
+        await until(lambda: not mount.operations.files._closing)
+        assert await mount.content(inode) == b"somemore"
+        number, _ = await mount.operations.open(inode, os.O_RDWR, ROOT)
+        await mount.operations.fsync(number)
+        await mount.finish(number)

@@ -407,14 +407,17 @@ class OpenFile:
             await self.give_up_writing()
             return
         try:
-            if writer.is_settled:
-                reply = await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
-                attributes = reply.attributes
-            else:
-                attributes = await self._core.in_thread(writer.close)
+            if not writer.is_settled:
+                self.learn(await self._core.in_thread(writer.close))
+                return
+            reply = await self._core.masters.expect(Close(self.inode), AttributesReply, user=ROOT)
+            self.learn(reply.attributes)
+        except StaleHandle as error:
+            if not writer.is_settled:
+                raise
+            log.info("the masters have closed the file while this mount was silent: %s", error.message)
         finally:
             self._forget_writer()
-        self.learn(attributes)
 
     def _forget_writer(self) -> None:
         self._core.count_writer(-1)
