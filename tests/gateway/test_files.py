@@ -58,6 +58,14 @@ async def test_replacing_keeps_the_permissions_and_changes_the_tag(http: aiohttp
     assert first.headers["ETag"] != second.headers["ETag"]
 
 
+async def test_what_replaces_a_set_user_id_file_is_none(http: aiohttp.ClientSession, place: str) -> None:
+    await ask(http, "PUT", f"/v1/files{place}/file?mode=6755", data=b"old")
+    await ask(http, "PUT", f"/v1/files{place}/other?mode=6755", data=b"old")
+    assert (await put(http, f"{place}/file", b"new")).json["mode"] == "0755"
+    upload = (await ask(http, "POST", f"/v1/uploads?path={place}/other")).headers["Location"]
+    assert (await ask(http, "POST", f"{upload}/complete")).json["mode"] == "0755"
+
+
 async def test_missing_directories_are_made_on_request(http: aiohttp.ClientSession, place: str) -> None:
     assert (await ask(http, "PUT", f"/v1/files{place}/a/b/c", data=b"x")).status == 404
     assert (await ask(http, "PUT", f"/v1/files{place}/a/b/c?parents=true", data=b"x")).status == 201

@@ -26,7 +26,7 @@ from gfsgateway.rest import digests, models, shapes
 from gfsgateway.rest.conditions import Conditions
 from gfsgateway.rest.endpoint import CONTENT, Endpoint
 from gfsgateway.rest.types import attributes_of
-from gfsgateway.rest.writing import PUBLISH_ATTEMPTS, WriteQuery, present_file, upload_offset
+from gfsgateway.rest.writing import PUBLISH_ATTEMPTS, WriteQuery, kept_permissions, present_file, upload_offset
 from gfsgateway.transfer import PIECE_BYTES
 from gfsprotocol.errors import (
     AlreadyExists,
@@ -237,8 +237,8 @@ async def _publish(files: FileSystem, pending: Pending, conditions: Conditions) 
     for _ in range(PUBLISH_ATTEMPTS):
         present = await present_file(files, path)
         conditions.check(present)
-        kept = stat.S_IMODE(present.mode) if present is not None and stat.S_ISREG(present.mode) else 0o644
-        await files.chmod(pending.file, kept if pending.plan.mode is None else pending.plan.mode)
+        mode = kept_permissions(present) if pending.plan.mode is None else pending.plan.mode
+        await files.chmod(pending.file, mode)
         version = shapes.version(present) if present is not None and conditions.is_any else None
         try:
             await files.rename(pending.file, path, no_replace=present is None and conditions.is_any, expected=version)

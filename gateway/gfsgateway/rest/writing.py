@@ -98,17 +98,23 @@ async def present_file(files: FileSystem, path: bytes) -> Attributes | None:
     return found
 
 
+def kept_permissions(present: Attributes | None) -> int:
+    """Those of a new file in the place of another one; as after write(2), not set-user-ID or set-group-ID any more."""
+    if present is None or not stat.S_ISREG(present.mode):
+        return 0o644
+    return stat.S_IMODE(present.mode) & ~(stat.S_ISUID | stat.S_ISGID)
+
+
 @asynccontextmanager
 async def new_file(
     files: FileSystem, path: bytes, query: WriteQuery, present: Attributes | None
 ) -> AsyncIterator[Upload]:
     """A file without a name; if the block fails, or does not publish it, nothing stays of it."""
-    kept = stat.S_IMODE(present.mode) if present is not None and stat.S_ISREG(present.mode) else 0o644
     upload = await files.begin_upload(
         path,
         replication=query.replication,
         chunk_bytes=query.chunk_bytes,
-        permissions=kept if query.mode is None else int(query.mode, 8),
+        permissions=kept_permissions(present) if query.mode is None else int(query.mode, 8),
     )
     try:
         yield upload
