@@ -54,7 +54,9 @@ class File:
 
     async def read_once(self, offset: int, n: int) -> bytes:
         """As :meth:`pread`, for who reads no more: nothing is fetched ahead; DataLost if not all can be had."""
-        return await self._core.in_thread(self._handle.read_once, offset, n)
+        reader = self._handle.quick_reader
+        data = None if reader is None else await reader.read_quickly(offset, n)
+        return data if data is not None else await self._core.in_thread(self._handle.read_once, offset, n)
 
     async def write(self, data: ReadableBuffer) -> int:
         """Takes all of ``data``; waits only while too much is unacknowledged."""

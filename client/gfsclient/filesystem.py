@@ -124,7 +124,8 @@ class FileSystem(Opening):
     async def read_bytes(self, path: PathLike) -> bytes:
         """The whole content of a file."""
         reader = await self._reader(path)
-        return await self._core.in_thread(reader.read_known)
+        data = await reader.read_quickly(0, reader.chunks.size)
+        return data if data is not None else await self._core.in_thread(reader.read_known)
 
     async def write_bytes(self, path: PathLike, data: ReadableBuffer, *, permissions: int = 0o666) -> None:
         """Makes ``data`` the whole content of a file, durably."""

@@ -109,6 +109,11 @@ class FileHandle:
         _check_offset(offset)
         return self._readable().read_once(offset, count)
 
+    @property
+    def quick_reader(self) -> FileReader | None:
+        """The reader, if nothing is written through this handle that it might not see."""
+        return None if self.closed or self._writer is not None else self._reader
+
     def read_ready(self, count: int) -> bytes | None:
         """As :meth:`read`, if the bytes are at hand; None if it would have to wait for anything."""
         if self._reader is None or self._reader_is_stale or count < 0 or not self._lock.acquire(blocking=False):

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final, cast
 
-from gfsclient.core import CONNECT_SECONDS, Core
+from gfsclient.servers import CONNECT_SECONDS, Servers
 from gfsprotocol import bulk
 from gfsprotocol.checksums import digest, digests_match
 from gfsprotocol.errors import GfsError, RemoteProtocolError
@@ -103,10 +103,10 @@ class _Line(asyncio.Protocol):
 
 
 class QuickReads:
-    """Connections for small reads to all chunk servers; part of one mount."""
+    """Connections for small reads to all chunk servers; part of one client."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
         self._lines: dict[int, list[_Line]] = {}
         self._connecting: dict[int, set[asyncio.Task[_Line | None]]] = {}
         self._is_closed = False
@@ -140,11 +140,12 @@ class QuickReads:
         """Whom to ask for these bytes; None if it cannot be done in this way."""
         if self._is_closed or not location.chunk or count > QUICK_BYTES_MAX or start + count > location.length:
             return None
-        server = self._core.servers.first(location.servers, location.chunk)
-        return self._core.servers.address(server) if server is not None else None
+        server = self._servers.first(location.servers, location.chunk)
+        return self._servers.address(server) if server is not None else None
 
     async def _ask(self, address: ServerAddress, headers: list[bulk.Read], seconds: float) -> list[bytes | None]:
-        begun = self._core.loop.time()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         line = self._idle_line(address)
         if line is None:
             try:
@@ -152,15 +153,21 @@ class QuickReads:
                     line = await self._line(address)
             except TimeoutError:
                 line = None
+                self._servers.failed(address.server)
         if line is None or line.is_lost:
             return [None] * len(headers)
         futures = line.ask(*headers)
         # Who closes a connection answers what waits on it: no task need be cancelled.
-        too_late = self._core.loop.call_at(begun + seconds, line.close)
+        too_late = loop.call_at(begun + seconds, self._give_up, line, address.server)
         try:
             return [_good(header, await future) for header, future in zip(headers, futures, strict=True)]
         finally:
             too_late.cancel()
+
+    def _give_up(self, line: _Line, server: int) -> None:
+        """It is too slow: the long way had better begin with another one."""
+        line.close()
+        self._servers.failed(server)
 
     def _idle_line(self, address: ServerAddress) -> _Line | None:
         """A connection on which nothing waits, if there is one."""

@@ -9,6 +9,7 @@ from typing import Final
 from gfsclient.core import Core
 from gfsclient.fetch import Fetcher, Piece
 from gfsclient.locations import ChunkMap
+from gfsclient.quickreads import QUICK_BYTES_MAX
 from gfsprotocol.errors import DataLost, GfsError
 from gfsprotocol.ids import BLOCK_BYTES, KIB, MIB
 
@@ -197,6 +198,16 @@ class FileReader:
         if buffer:
             self._fill(offset, memoryview(buffer), whole=True)
         return bytes(memoryview(buffer)[: max(0, self.chunks.size - offset)])  # as in read_into
+
+    async def read_quickly(self, offset: int, count: int) -> bytes | None:
+        """On the event loop: these bytes, if they are few, known to be there, and easily had; else None."""
+        if not 0 < count <= QUICK_BYTES_MAX or offset + count > self.chunks.size:
+            return None
+        index, start = divmod(offset, self.chunks.chunk_bytes)
+        location = self.chunks.known(index)
+        if location is None:
+            return None
+        return await self._core.quick.read(location, start, count, self._core.config.hedge_seconds)
 
     def read_known(self) -> bytes:
         """The whole file, as long as it was when its chunks were located, or shorter if it was cut since."""

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from gfsclient import locations
-from gfsclient.core import Servers
 from gfsclient.locations import ChunkMap
+from gfsclient.servers import Servers
 from gfsprotocol.messages import Attributes, ChunkLocation, Locate, Locations
 
 CHUNK = 1 << 20

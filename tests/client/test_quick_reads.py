@@ -39,7 +39,7 @@ async def scene() -> AsyncIterator[Scene]:
         core = cluster.files._core
         located = await core.masters.expect(Locate(b"a", 1), Locations)
         core.servers.learn(located.servers)
-        quick = QuickReads(core)
+        quick = QuickReads(core.servers)
         yield Scene(cluster, quick, located.chunks[0])
         await quick.close()
 
@@ -123,3 +123,18 @@ async def test_the_nearest_server_is_the_one_that_is_asked_first_by_all(scene: S
     servers.worked(6)
     assert servers.first((5, 6, 7), 1) == 6
     assert servers.first((), 1) is None
+
+
+async def test_the_library_reads_little_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running() as cluster:
+        await cluster.files.write_bytes("/a", DATA)
+        await cluster.files.write_bytes("/small", b"small")
+        monkeypatch.delattr(cluster.files._core, "_workers")
+        async with await cluster.files.open("/a") as file:
+            assert await file.read_once(70_000, 4096) == DATA[70_000:74_096]
+        assert await cluster.files.read_bytes("/small") == b"small"
+        monkeypatch.undo()
+        async with await cluster.files.open("/a") as file:
+            assert await file.read_once(0, len(DATA) + 1) == DATA, (
+                "what is more than a little, or not there, the long way"
+            )

@@ -24,7 +24,7 @@ from gfsclient.mount.caching import Content, KernelCache, content_of
 from gfsclient.mount.callers import ROOT
 from gfsclient.mount.directories import PAGE_ENTRIES
 from gfsclient.mount.remembered import Mark, Remembered
-from gfsclient.quickreads import QUICK_BYTES_MAX, QuickReads
+from gfsclient.quickreads import QUICK_BYTES_MAX
 from gfsprotocol.errors import GfsError
 from gfsprotocol.ids import MIB
 from gfsprotocol.messages import Attributes, ChunkLocation, FileLocations, Invalidate, List, Listing, LocateFiles
@@ -75,11 +75,10 @@ class _Directory:
 class Ahead:
     """Fetches ahead for one mount."""
 
-    def __init__(self, core: Core, cache: KernelCache, remembered: Remembered, quick: QuickReads) -> None:
+    def __init__(self, core: Core, cache: KernelCache, remembered: Remembered) -> None:
         self._core = core
         self._cache = cache
         self._remembered = remembered
-        self._quick = quick
         self._directories: OrderedDict[int, _Directory] = OrderedDict()
         self._contents: OrderedDict[int, tuple[Content, bytes]] = OrderedDict()
         self._bytes = 0
@@ -236,7 +235,7 @@ class Ahead:
             if file.chunk is not None and file.chunk.length == file.attributes.size:
                 chunks.append(file.chunk)
                 small.append(file.attributes)
-        for attributes, data in zip(small, await self._quick.read_files(chunks, FETCH_SECONDS), strict=True):
+        for attributes, data in zip(small, await self._core.quick.read_files(chunks, FETCH_SECONDS), strict=True):
             if data is not None and self._cache.is_fresh(attributes.inode, mark):
                 self._keep(attributes, data)
 
@@ -287,4 +286,3 @@ class Ahead:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._quick.close()

@@ -24,7 +24,6 @@ from gfsclient.mount.holding import Holding
 from gfsclient.mount.openfiles import NEVER, Access, Handle, OpenFile, access_of
 from gfsclient.mount.reading import Readers
 from gfsclient.mount.remembered import Remembered
-from gfsclient.quickreads import QuickReads
 from gfsclient.user import User
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import NamespaceError, NoSuchAttribute, NotFound, NotPermitted, StaleHandle, SymlinkLoop
@@ -46,9 +45,8 @@ class Operations:
         self._core = core
         self._masters = core.masters
         self._remembered = core.masters.change_observer = Remembered(cache)
-        quick = QuickReads(core)
-        self._ahead = Ahead(core, cache, self._remembered, quick)
-        self.files = FileTable(core, cache, Readers(quick, self._ahead))
+        self._ahead = Ahead(core, cache, self._remembered)
+        self.files = FileTable(core, cache, Readers(self._ahead))
         self._cache = cache
         self._expected = ExpectedDirectories(core.masters, cache)
         self._directories = OpenDirectories(self._remembered)

@@ -11,7 +11,7 @@ from typing import Final
 from gfsclient.core import Core
 from gfsclient.locations import ChunkMap
 from gfsclient.mount.ahead import Ahead
-from gfsclient.quickreads import QUICK_BYTES_MAX, QuickReads
+from gfsclient.quickreads import QUICK_BYTES_MAX
 from gfsclient.reader import FileReader
 from gfsprotocol.messages import Attributes, Locations
 
@@ -22,10 +22,9 @@ READERS_MAX: Final = 32
 
 
 class Readers:
-    """Which readers may fetch ahead: those used last, of all files. And the short ways that they share."""
+    """Which readers may fetch ahead: those used last, of all files."""
 
-    def __init__(self, quick: QuickReads, ahead: Ahead) -> None:
-        self.quick = quick
+    def __init__(self, ahead: Ahead) -> None:
         self.ahead = ahead
         self._used: OrderedDict[FileReader, None] = OrderedDict()
 
@@ -92,13 +91,10 @@ class FileReads:
 
     async def _quick_read(self, offset: int, count: int) -> bytes | None:
         """The bytes, if they are easily had from the nearest replica."""
-        index, start = divmod(offset, self.chunks.chunk_bytes)
-        location = self.chunks.known(index)
-        if location is None:
-            return None
-        if not offset and self.attributes.size <= QUICK_BYTES_MAX:
+        data = await self._random.read_quickly(offset, count)
+        if data is not None and not offset and self.attributes.size <= QUICK_BYTES_MAX:
             self._readers.ahead.read(self.chunks.inode)
-        return await self._readers.quick.read(location, start, count, self._core.config.hedge_seconds)
+        return data
 
     def _sequence(self, offset: int) -> _Sequence | None:
         """The one that this read continues; else a new or an idle one. None if all are busy."""
