@@ -1,5 +1,6 @@
 """What the kernel may keep: only what is fresh, only so much, and all of it can be dropped."""
 
+import msgspec
 import pytest
 
 from gfsclient.mount import caching
@@ -41,17 +42,17 @@ def attributes(inode: int, size: int = 0, modified_ns: int = 0) -> Attributes:
 def test_nothing_is_kept_before_anyone_watches() -> None:
     cache = KernelCache(NotedKernel())
     assert cache.keeps_inode(attributes(5), cache.mark()) == 0
-    assert cache.keeps_entry(1, b"name", 5, cache.mark()) == 0
+    assert cache.keeps_entry(1, b"name", attributes(5), cache.mark()) == 0
 
 
 def test_an_answer_that_was_overtaken_is_not_kept(scene: Scene) -> None:
     cache, _, told = scene
     told.changed |= {5, (1, b"name")}
     assert cache.keeps_inode(attributes(5), 1) == 0
-    assert cache.keeps_entry(1, b"name", 5, 1) == 0
-    assert cache.keeps_inode(attributes(6), 1) == cache.keeps_entry(1, b"other", 6, 1) == KEPT_SECONDS
+    assert cache.keeps_entry(1, b"name", attributes(5), 1) == 0
+    assert cache.keeps_inode(attributes(6), 1) == cache.keeps_entry(1, b"other", attributes(6), 1) == KEPT_SECONDS
     told.is_current = False
-    assert cache.keeps_inode(attributes(6), 1) == cache.keeps_entry(1, b"other", 6, 1) == 0
+    assert cache.keeps_inode(attributes(6), 1) == cache.keeps_entry(1, b"other", attributes(6), 1) == 0
 
 
 def test_what_is_given_beyond_the_bound_is_dropped_first(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +61,40 @@ def test_what_is_given_beyond_the_bound_is_dropped_first(scene: Scene, monkeypat
     monkeypatch.setattr(caching, "ENTRIES_MAX", 2)
     for inode in (5, 6, 5, 7):
         cache.keeps_inode(attributes(inode), 1)
-        cache.keeps_entry(1, b"%d" % inode, inode, 1)
+        cache.keeps_entry(1, b"%d" % inode, attributes(inode), 1)
     assert kernel.inodes == [6]
     assert kernel.entries == [(1, b"6")]
     cache.drop_everything()
     assert set(kernel.inodes) == {5, 6, 7}
     assert set(kernel.entries) == {(1, b"5"), (1, b"6"), (1, b"7")}
+
+
+def test_a_file_that_others_change_is_looked_up_anew_by_each_of_its_names(scene: Scene) -> None:
+    cache, kernel, _ = scene
+    directory = msgspec.structs.replace(attributes(6), mode=0o40755)
+    for name, found in [(b"a", attributes(5)), (b"b", attributes(5)), (b"c", directory), (b"d", attributes(7))]:
+        cache.keeps_entry(1, name, found, 1)
+    cache.removed(1, b"b")
+    cache.keeps_entry(1, b"e", attributes(5), 1)
+    cache.keeps_entry(1, b"d", directory, 1)
+    cache.invalidate(Invalidate((5, 6, 7), (), ()))
+    assert sorted(kernel.entries) == [(1, b"a"), (1, b"e")]
+    assert sorted(kernel.inodes) == [5, 6, 7]
+
+
+@pytest.mark.parametrize("exchange", [False, True])
+def test_what_is_renamed_here_is_kept_by_its_new_name(scene: Scene, exchange: bool) -> None:
+    cache, kernel, _ = scene
+    cache.keeps_entry(1, b"old", attributes(5), 1)
+    cache.keeps_entry(1, b"new", attributes(6), 1)
+    cache.renamed((1, b"old"), (2, b"new"), exchange)
+    cache.renamed((3, b"unknown"), (3, b"also"), exchange)
+    assert cache.inode_at(2, b"new") == 5
+    assert cache.inode_at(3, b"also") is None
+    cache.invalidate(Invalidate((5,), (), ()))
+    assert kernel.entries == [(2, b"new")]
+    cache.drop_everything()
+    assert (3, b"also") in kernel.entries
 
 
 def test_pages_are_good_until_someone_else_changes_the_file(scene: Scene) -> None:

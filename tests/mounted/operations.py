@@ -169,6 +169,10 @@ class Side:
         descriptor = self._handles.get(handle)
         return None if descriptor is None else shown(os.fstat(descriptor))
 
+    def is_directory(self, path: str) -> bool:
+        """Whether that is what a path leads to."""
+        return self._path(path).is_dir()
+
     def is_removed_directory(self, handle: int) -> bool:
         """Whether it is open and a directory that has no name any more."""
         descriptor = self._handles.get(handle)
@@ -340,6 +344,7 @@ class Run:
             self._settle(operation.mount)
             self._used = operation.mount
         self.steps += 1
+        self._look_at_directories(operation)
         with user(operation.uid):
             expected = attempt(getattr(self._local[operation.mount], operation.name), *operation.arguments)
             seen = attempt(getattr(self._sides[operation.mount], operation.name), *operation.arguments)
@@ -347,6 +352,13 @@ class Run:
         self.outcomes[f"{operation.name} {expected if isinstance(expected, str) and expected[:1] == 'E' else ''}"] += 1
         is_gone = seen == "ESTALE" and self._is_of_removed_directory(operation)
         self._demand(expected == seen or is_gone, f"the mount says {seen!r:.400}")
+
+    def _look_at_directories(self, operation: Operation) -> None:
+        """That another mount has given a directory to a new owner, a mount knows after a stat (docs/mount.md)."""
+        if len(self._mounts) > 1:
+            for kind, value in zip(ARGUMENTS[operation.name], operation.arguments, strict=True):
+                if kind == "path" and self._local[operation.mount].is_directory(value):
+                    attempt(self._sides[operation.mount].lookup, value)
 
     def _is_of_removed_directory(self, operation: Operation) -> bool:
         """Whether it is by a handle of a directory that may be gone: another mount's removal does not wait for it."""

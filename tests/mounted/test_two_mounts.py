@@ -181,10 +181,17 @@ def test_an_open_file_changes_under_its_reader(pair: Pair, mounted: Mount, worke
 
 def give_away(here: Path, there: Path) -> None:
     """What only the owner may do is asked for there until it may be; for the worker, as it acts as that user."""
-    for number in range(5):
+    for number, was in enumerate(["seen", "changed", "renamed", "linked", "linked and renamed"]):
         name = f"given-{number}"
         write(here / name, b"")
         os.stat(there / name)
+        if was == "changed":
+            os.chmod(there / name, 0o600)
+        if was.startswith("linked"):
+            os.link(there / name, there / f"{name}-too")
+        if was.endswith("renamed"):
+            os.rename(there / name, there / f"{name}-new")
+            name = f"{name}-new"
         os.chown(here / name, 12345, 12345)
         with user(12345):
             seconds_until("its new owner", lambda: attempt(os.utime, there / name, (1, 1)) is None)  # noqa: B023

@@ -9,6 +9,7 @@ What the kernel was given is remembered here, up to a bound, so that all of it c
 """
 
 import logging
+import stat
 from collections import OrderedDict
 from typing import Final, Protocol
 
@@ -18,10 +19,14 @@ log = logging.getLogger(__name__)
 
 Content = tuple[int, int, int]
 """By which one content of a file is told from another: size, and when content and attributes were changed."""
+Place = tuple[int, bytes]
+"""A name: the directory's inode, and what it is called there."""
 
 KEPT_SECONDS: Final = 3600.0
 ENTRIES_MAX: Final = 200_000
 INODES_MAX: Final = 200_000
+_MISSING: Final = 0
+_UNKNOWN: Final = -1
 
 
 class Freshness(Protocol):
@@ -72,8 +77,10 @@ class KernelCache:
         self.changes_here = 0
         """Grows with each change that this mount has made: nobody tells us of those."""
         self._kernel = kernel
-        self._entries: OrderedDict[tuple[int, bytes], int] = OrderedDict()
-        """(directory, name) -> inode, 0 for a name that is known to be missing."""
+        self._entries: OrderedDict[Place, int] = OrderedDict()
+        """The inode under a name, or _MISSING, or _UNKNOWN."""
+        self._names: dict[int, tuple[Place, ...]] = {}
+        """By inode, of what is no directory: the names above that lead to it."""
         self._inodes: OrderedDict[int, Content] = OrderedDict()
         """By inode: what the content was when the kernel was given its attributes."""
         self._pages: OrderedDict[int, Content] = OrderedDict()
@@ -106,17 +113,16 @@ class KernelCache:
             self._kernel.drop_inode(self._inodes.popitem(last=False)[0])
         return KEPT_SECONDS
 
-    def keeps_entry(self, directory: int, name: bytes, inode: int, mark: int) -> float:
-        """For how many seconds it may be kept that ``name`` is ``inode``, or with 0 that there is nothing."""
-        freshness = self.freshness
+    def keeps_entry(self, directory: int, name: bytes, found: Attributes | None, mark: int) -> float:
+        """For how many seconds it may be kept that this is under ``name``, or that there is nothing."""
+        freshness, place = self.freshness, (directory, name)
         if not freshness.is_current or freshness.name_changed_since(directory, name, mark):
-            self._entries.pop((directory, name), None)
+            self._take(place)
             return 0.0
-        self._entries[(directory, name)] = inode
-        self._entries.move_to_end((directory, name))
-        if len(self._entries) > ENTRIES_MAX:
-            (old_directory, old_name), _ = self._entries.popitem(last=False)
-            self._kernel.drop_entry(old_directory, old_name)
+        if found is None:
+            self._put(place, _MISSING, is_named=False)
+        else:
+            self._put(place, found.inode, is_named=not stat.S_ISDIR(found.mode))
         return KEPT_SECONDS
 
     def is_fresh(self, inode: int, mark: int) -> bool:
@@ -124,8 +130,9 @@ class KernelCache:
         return self.freshness.is_current and not self.freshness.changed_since(inode, mark)
 
     def inode_at(self, directory: int, name: bytes) -> int | None:
-        """What the kernel was told last is under a name; None if it is not remembered."""
-        return self._entries.get((directory, name))
+        """What the kernel was told last is under a name, 0 for nothing; None if it is not remembered."""
+        inode = self._entries.get((directory, name), _UNKNOWN)
+        return None if inode == _UNKNOWN else inode
 
     def was_told(self, attributes: Attributes) -> bool:
         """Whether the kernel was given the attributes of this content, and has been given no others to keep since."""
@@ -135,10 +142,36 @@ class KernelCache:
         """Something was changed through this mount."""
         self.changes_here += 1
 
-    def renamed(self, directory: int, name: bytes) -> None:
-        """A name was removed or replaced through this mount: the kernel knows, and nothing is remembered of it."""
+    def removed(self, directory: int, name: bytes) -> None:
+        """A name was removed through this mount: the kernel knows, and nothing is remembered of it."""
         self.changed_here()
-        self._entries.pop((directory, name), None)
+        self._take((directory, name))
+
+    def renamed(self, place: Place, target: Place, exchange: bool) -> None:
+        """Something was renamed through this mount: the kernel goes on to keep it, under its new name."""
+        self.changed_here()
+        moved, replaced = self._take(place), self._take(target)
+        self._put(target, *moved)
+        if exchange:
+            self._put(place, *replaced)
+
+    def _put(self, place: Place, inode: int, is_named: bool) -> None:
+        self._take(place)
+        self._entries[place] = inode
+        if is_named:
+            self._names[inode] = (*self._names.get(inode, ()), place)
+        if len(self._entries) > ENTRIES_MAX:
+            oldest = next(iter(self._entries))
+            self._take(oldest)
+            self._kernel.drop_entry(*oldest)
+
+    def _take(self, place: Place) -> tuple[int, bool]:
+        """Forgets a name: what was known to be there, and whether that is no directory."""
+        inode = self._entries.pop(place, _UNKNOWN)
+        names = self._names.pop(inode, ())
+        if len(names) > 1:
+            self._names[inode] = tuple(name for name in names if name != place)
+        return inode, bool(names)
 
     # -------------------------------------------------------------------------------------------------------- pages
 
@@ -185,14 +218,21 @@ class KernelCache:
 
     def drop_name(self, directory: int, name: bytes) -> None:
         """What is under a name is to be looked up anew."""
-        self._entries.pop((directory, name), None)
+        self._take((directory, name))
         self._kernel.drop_entry(directory, name)
 
     def invalidate(self, notice: Invalidate) -> None:
-        """Others have changed this: the kernel drops it, names first, so that none leads to what is known anew."""
+        """Others have changed this: the kernel drops it, names first, so that none leads to what is known anew.
+
+        With a file that was changed go its names: of one whose attributes it has dropped, the kernel still knows the
+        old owner, and refuses by that what only owners may do, until it has looked a name up. (Not with directories:
+        a program may be in one, and it must not be without a place.)
+        """
         for place in notice.names:
             self.drop_name(*place)
         for inode in notice.inodes:
+            for place in self._names.get(inode, ()):
+                self.drop_name(*place)
             self._inodes.pop(inode, None)
             self._pages.pop(inode, None)
             self._kernel.drop_inode(inode)
@@ -204,6 +244,7 @@ class KernelCache:
         for inode in self._inodes.keys() | self._pages.keys():
             self._kernel.drop_inode(inode)
         self._entries.clear()
+        self._names.clear()
         self._inodes.clear()
         self._pages.clear()
 

@@ -63,14 +63,14 @@ class Operations:
         mark = self._remembered.mark()
         if self._remembered.is_missing(parent, name):
             self._ahead.found(parent)
-            return Answer(None, 0.0, self._cache.keeps_entry(parent, name, 0, mark.others))
+            return Answer(None, 0.0, self._cache.keeps_entry(parent, name, None, mark.others))
         before = self._remembered.before(parent, name)
         try:
             found = await self._attributes(msg.Stat(name, parent, follow=False), user)
         except NotFound:
             self._remembered.missed(before)
             self._ahead.missed(parent)
-            seconds = self._cache.keeps_entry(parent, name, 0, mark.others)
+            seconds = self._cache.keeps_entry(parent, name, None, mark.others)
             if not seconds:
                 raise
             return Answer(None, 0.0, seconds)
@@ -109,14 +109,14 @@ class Operations:
         self._expected.changes(parent)
         self._holding.removed_here(await self._masters.call(body, user=user))
         self._remembered.removed(before)
-        self._cache.renamed(parent, name)
+        self._cache.removed(parent, name)
 
     async def rmdir(self, parent: int, name: bytes, user: User) -> None:
         before = self._remembered.before(parent, name)
         self._expected.changes(parent)
         await self._masters.expect(msg.Rmdir(name, parent), msg.Done, user=user)
         self._remembered.removed(before)
-        self._cache.renamed(parent, name)
+        self._cache.removed(parent, name)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, no_replace: bool, exchange: bool, user: User
@@ -127,8 +127,7 @@ class Operations:
         self._expected.forget_all()  # what is moved may be one of them
         self._expected.changes(parent, new_parent)
         self._holding.removed_here(await self._masters.call(body, user=user))
-        self._cache.renamed(parent, name)
-        self._cache.renamed(new_parent, new_name)
+        self._cache.renamed((parent, name), (new_parent, new_name), exchange)
 
     def _may_be_open(self, parent: int, name: bytes) -> bool:
         if not len(self.files):
@@ -469,7 +468,7 @@ class Operations:
         return self._entry(parent, name, attributes, mark)
 
     def _entry(self, parent: int, name: bytes, attributes: Attributes, mark: int) -> Answer:
-        seconds = self._cache.keeps_entry(parent, name, attributes.inode, mark)
+        seconds = self._cache.keeps_entry(parent, name, attributes, mark)
         return self._answer(attributes, mark)._replace(entry_seconds=seconds)
 
     def _answer(self, attributes: Attributes, mark: int) -> Answer:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from gfsclient.mount.caching import KernelCache
+from gfsclient.mount.caching import KernelCache, Place
 from gfsclient.mount.complete import Before, CompleteDirectories, Names
 from gfsclient.watcher import ChangeTimes
 from gfsprotocol import messages as msg
@@ -26,8 +26,6 @@ from gfsprotocol.messages import Attributes, Invalidate
 NAMES_MAX: Final = 100_000
 RELATIVE: Final = (b".", b"..")
 """Names that are everywhere."""
-Place = tuple[int, bytes]
-"""(directory, name)."""
 
 
 OWN_TOUCHES: Final = 2
@@ -182,21 +180,10 @@ class Remembered:
     def invalidate(self, notice: Invalidate) -> None:
         """Others have changed this."""
         for inode in (*notice.inodes, *notice.removed):
-            self._look_up_anew(inode)
             self._forget_inode(inode)
         for place in notice.names:
             self._forget(place)
             self._complete.touched(*place)
-
-    def _look_up_anew(self, inode: int) -> None:
-        """Has the kernel ask for a file's name again, before it is asked for anything by it.
-
-        Of a file whose attributes it has dropped it still knows the old owner, and refuses by that what only owners may
-        do. (Not of directories: a program may be in one, and it must not be without a place.)
-        """
-        place = self._places.get(inode)
-        if place is not None and not stat.S_ISDIR(self._found[place].mode):
-            self._cache.drop_name(*place)
 
     def drop_everything(self) -> None:
         """Nothing is known to be true any more."""
