@@ -139,7 +139,14 @@ def foreign(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "at_rest"),
-    [(flip, False), (truncate, False), (flip, True), (truncate, True), (Path.unlink, True), (foreign, True)],
+    [
+        (flip, False),
+        pytest.param(truncate, False, marks=pytest.mark.long),
+        (flip, True),
+        (truncate, True),
+        (Path.unlink, True),
+        (foreign, True),
+    ],
     ids=["flip-running", "truncate-running", "flip-at-rest", "truncate-at-rest", "missing-at-rest", "foreign-at-rest"],
 )
 def test_a_damaged_replica_is_never_returned_and_is_reported(

@@ -70,6 +70,7 @@ def test_a_partition_drill(cluster: Callable[..., Cluster]) -> None:
     assert "was not spoken to" in made.log(one["leader"])
 
 
+@pytest.mark.long
 def test_a_partition_drill_without_packet_loss(cluster: Callable[..., Cluster]) -> None:
     made = cluster(master={"lease_seconds": 1})
     report = drill(made, "partition", "--forwarder", "--rounds", "1", "--hold", "4", "--metadata-only")
