@@ -94,6 +94,21 @@ def test_chunks_whose_server_came_back_wait_for_a_copy_no_more() -> None:
     assert cluster.repair.waiting == 0
 
 
+def test_nor_do_they_while_a_new_leader_makes_no_copies_yet() -> None:
+    cluster = Cluster(3, files=2)
+    for slot in cluster.slots:
+        cluster.fleet.set_members(slot, cluster.servers[:3])
+    cluster.die(cluster.servers[0])
+    cluster.leases.settled_at = cluster.now + 60
+    cluster.repair.scan(1000, cluster.now)
+    assert cluster.repair.waiting == 2
+    back = cluster.fleet.register(msg.Register(1, b"", "h", 1, (DISK,), 0, 0), cluster.now)
+    cluster.fleet.report(back, cluster.pack(cluster.slots[:1]), last=True)
+    cluster.repair.scan(1000, cluster.now)
+    assert cluster.repair.waiting == 1
+    assert cluster.repair.plan(cluster.now, limit=100) == []
+
+
 def test_a_server_just_lost_is_not_used_but_nothing_is_copied_yet() -> None:
     cluster = Cluster(4, files=1)
     cluster.fleet.set_members(cluster.slots[0], cluster.servers[:3])
