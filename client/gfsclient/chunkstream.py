@@ -17,7 +17,7 @@ from collections import deque
 from typing import Final
 
 from gfsclient.core import Core
-from gfsclient.leases import MASTER_SECONDS, ChunkLease, FirstLease, refusing
+from gfsclient.leases import MASTER_SECONDS, ChunkLease, FirstLease
 from gfsclient.links import backoff_seconds
 from gfsclient.session import Packet, WriteSession
 from gfsclient.syncing import UnsyncedChunk
@@ -84,8 +84,6 @@ class ChunkStream:
         """Of what is acknowledged and not synced."""
         self._holders: frozenset[int] = frozenset()
         """The servers that acknowledged it last."""
-        self._refusals: set[int] = set()
-        """Those of them that may have lost it since."""
         self._loss: WritesLost | None = None
         self._finishing = False
         self._abandoned = False
@@ -264,7 +262,7 @@ class ChunkStream:
         self.is_unsynced = False
         self._chunk = self._verifier = 0
         self._holders = frozenset()
-        self._refusals.clear()
+        self._lease.refused.clear()
         self._loss = None
 
     def _record_first(self) -> None:
@@ -377,7 +375,6 @@ class ChunkStream:
             self.is_unsynced = not packet.sync
             self._verifier = session.verifier
             self._holders = frozenset(member.server for member in session.lease.grant.members)
-            self._refusals.clear()
             self._loss = None
             if packet.kind != bulk.SYNC:
                 self._acknowledged_end = max(self._acknowledged_end, ack.offset + packet.length)
@@ -398,8 +395,8 @@ class ChunkStream:
         It is kept, to be raised instead of what keeps us from asking the others.
         """
         self._loss = error
-        self._refusals.update(refusing(error))
-        if self._refusals >= self._holders:
+        self._lease.refused.update(int(server) for server in error.hint.split() if server.isdigit())
+        if self._lease.refused >= self._holders:
             raise error
 
     def _survive(self, error: GfsError) -> None:

@@ -1,7 +1,7 @@
 """What the parts of one client share: the masters, bulk connections, threads, and what is known about chunk servers.
 
-Metadata lives on the event loop, chunk data in threads (docs/decisions/0001); :meth:`Core.call` is the bridge from a
-thread to the masters.
+Metadata and small reads live on the event loop, other chunk data in threads (docs/decisions/0001); :meth:`Core.call` is
+the bridge from a thread to the masters.
 """
 
 import asyncio

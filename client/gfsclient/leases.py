@@ -64,7 +64,7 @@ class ChunkLease:
         self._broken = False
         self._forgiving = False
         self._failed: tuple[int, ...] = ()
-        self._refused: tuple[int, ...] = ()
+        self.refused: set[int] = set()
         """Servers that may lack what was acknowledged and is not synced."""
         self._failures = 0
         self._renewal: Future[Lease] | None = None
@@ -147,7 +147,6 @@ class ChunkLease:
         if isinstance(error, WritesLost):
             # No one's fault any more; a server that comes back, or failed before, may be in the next lease.
             self._broken = True
-            self._refused = tuple(dict.fromkeys((*self._refused, *refusing(error))))
             return
         self._failures += 1
         if self._failures == 1 and was_connected and isinstance(error, ConnectionLost):
@@ -166,7 +165,7 @@ class ChunkLease:
     def worked(self) -> None:
         """Something was acknowledged under the running lease."""
         self._failures = 0
-        self._refused = ()
+        self.refused.clear()
 
     def _blame(self) -> None:
         """New chunks had better avoid the servers that failed.
@@ -195,7 +194,7 @@ class ChunkLease:
         if self.is_unused and (self._forgiving or (self._broken and self._failed)):
             return AllocateChunk(self._inode, self._index, excluded, grant.chunk)
         failed = () if self._forgiving else self._failed
-        return RenewLease(self._inode, self._index, grant.chunk, grant.version, failed, self._refused)
+        return RenewLease(self._inode, self._index, grant.chunk, grant.version, failed, tuple(self.refused))
 
     def _take(self, lease: Lease, asked: float) -> None:
         seconds = lease.valid_ms / 1000
@@ -210,8 +209,3 @@ class ChunkLease:
         self._forgiving = False
         self._renewal = None
         self._core.servers.learn(lease.grant.members)
-
-
-def refusing(error: WritesLost) -> list[int]:
-    """The servers that it names."""
-    return [int(server) for server in error.hint.split() if server.isdigit()]

@@ -155,7 +155,8 @@ class ChunkRequests:
             raise StaleHandle(f"chunk {body.chunk} is no longer part of the file")
         if self._may_be_cut_since(slot, body.version, peer.hello.name):
             raise StaleHandle(f"the lease on chunk {body.chunk} ended, and the chunk was cut for another writer")
-        lease = self._granting.lease(slot, body.version, body.failed, False, now, frozenset(body.refused))
+        refused = frozenset(body.refused)
+        lease = self._granting.lease(slot, body.version, body.failed, may_cut=False, now=now, refused=refused)
         self._reply_lease(peer, request.id, body.chunk, lease)
 
     def plan_first(self, plan: op.Operations) -> NewFile | None:

@@ -87,9 +87,9 @@ class Repair:
                 uneven.update(bad.keys() & self._scanned)
         if self.missing:
             self.missing -= self.missing.intersection(self._scanned) - uneven
-        for queue in self._queues.values():
+        for queue in filter(None, self._queues.values()):
             # A server that came back may have brought what they lacked, while no copies were planned.
-            for slot in (queue.keys() & self._scanned) - uneven if queue else ():
+            for slot in (queue.keys() & self._scanned) - uneven:
                 del queue[slot]
         for slot in sorted(uneven):
             if ids[slot]:

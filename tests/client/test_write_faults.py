@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from gfsclient.handle import FileHandle
 from gfsprotocol import bulk
 from gfsprotocol import messages as msg
 from gfsprotocol.errors import (
@@ -644,6 +645,18 @@ async def test_a_writer_goes_on_for_as_long_as_there_is_some_progress(small_clus
     assert await cluster.files.read_bytes("/a") == data
 
 
+async def partly_recorded(cluster: SmallCluster) -> FileHandle:
+    """Open: 10 bytes are recorded, and a mebibyte behind them is acknowledged only."""
+    in_thread = cluster.files._core.in_thread
+    handle = await cluster.files.open_handle(b"/a", "wb")
+    await in_thread(handle.write, b"0" * 10)
+    await in_thread(handle.fsync)
+    await in_thread(handle.write, b"1" * MIB)
+    stream = handle._writer._streams[0]
+    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    return handle
+
+
 def lose_leases(cluster: SmallCluster) -> None:
     """What no leader knows of the leases that the one before has given."""
     leases = cluster.harness.leader.leases
@@ -658,12 +671,7 @@ async def test_a_writer_that_slept_too_long_hears_what_it_has_lost(small_cluster
     expected_logs("is gone: its open files are closed")
     cluster = await small_cluster()
     in_thread = cluster.files._core.in_thread
-    slow = await cluster.files.open_handle(b"/a", "wb")
-    await in_thread(slow.write, b"0" * 10)
-    await in_thread(slow.fsync)
-    await in_thread(slow.write, b"1" * MIB)
-    stream = slow._writer._streams[0]
-    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    slow = await partly_recorded(cluster)
     cluster.forget(cluster.files._core.masters.client)
     async with await cluster.connect().open("/a", "r+b") as other:
         await other.pwrite(10, b"22")
@@ -681,12 +689,7 @@ async def test_a_writer_that_slept_too_long_goes_on_if_nobody_minded(small_clust
     expected_logs("is gone: its open files are closed")
     cluster = await small_cluster()
     in_thread = cluster.files._core.in_thread
-    slow = await cluster.files.open_handle(b"/a", "wb")
-    await in_thread(slow.write, b"0" * 10)
-    await in_thread(slow.fsync)
-    await in_thread(slow.write, b"1" * MIB)
-    stream = slow._writer._streams[0]
-    await until(lambda: stream.is_unrecorded and not stream.has_work)
+    slow = await partly_recorded(cluster)
     if recorded:
         await in_thread(slow.fsync)
     cluster.forget(cluster.files._core.masters.client)

@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 from pydantic import Field
 
 from gfsclient import paths
+from gfsclient.files import File
 from gfsclient.filesystem import FileSystem
 from gfsgateway.call import Call
 from gfsgateway.problems import HttpRefusal
@@ -151,8 +152,15 @@ class Turn:
         self._file = file
         self._plan = plan
 
-    async def check(self) -> None:
-        """A refusal if it is over."""
+    async def check(self, file: File) -> None:
+        """A refusal if it is over: then what is not sent yet of ``file``, as this request has it open, is given up."""
+        try:
+            await self._check()
+        except HttpRefusal:
+            await file.abort()
+            raise
+
+    async def _check(self) -> None:
         try:
             plan = await _plan_of(self._files, self._file)
         except (NotFound, NoSuchAttribute) as error:
@@ -194,15 +202,16 @@ async def receive(call: Call) -> web.StreamResponse:
                 expected.update(piece)
                 await file.write(piece)
                 if time.monotonic() - recorded > RECORD_SECONDS:
-                    await turn.check()
+                    await turn.check(file)
                     await file.flush()
                     recorded = time.monotonic()
-        await turn.check()
-        try:
-            expected.check()
-        except InvalidArgument:
-            await files.truncate(pending.file, offset)  # by its name, which it loses when it is completed
-            raise
+            await turn.check(file)
+            try:
+                expected.check()
+            except InvalidArgument:
+                await file.abort()
+                await files.truncate(pending.file, offset)  # by its name, which it loses when it is completed
+                raise
     return _answer(pending.name, pending.plan, offset + body.received, 200)
 
 
